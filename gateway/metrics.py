@@ -1,0 +1,69 @@
+"""Metrics: read from plain counters when Prometheus asks. Nothing on the hot path knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A number to be shown.
+
+    Attributes:
+        name: the metric's full name; counters end in `_total`.
+        help: what it counts, with its unit.
+        values: by the tuple of label values.
+        labels: the labels' names.
+    """
+
+    name: str
+    help: str
+    values: Mapping[Any, float]
+    labels: tuple[str, ...] = ()
+
+
+class Sampler:
+    """What is asked at each scrape."""
+
+    def samples(self) -> Iterable[Sample]:
+        """All numbers, as they are now."""
+        raise NotImplementedError
+
+
+class _Collector:
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def collect(self) -> Iterator[Metric]:
+        for sample in self._sampler.samples():
+            family: CounterMetricFamily | GaugeMetricFamily
+            if sample.name.endswith("_total"):
+                family = CounterMetricFamily(sample.name, sample.help, labels=sample.labels)
+            else:
+                family = GaugeMetricFamily(sample.name, sample.help, labels=sample.labels)
+            for labels, value in sample.values.items():
+                family.add_metric(labels, value)
+            yield family
+
+
+class Metrics:
+    """The `/metrics` page."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+        self._registry.register(_Collector(sampler))
+
+    def page(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self._registry)

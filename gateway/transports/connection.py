@@ -1,0 +1,194 @@
+"""A connection: the protocol object that holds the socket once the request is over. No task, no queue, no timer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from gateway.core.closing import Closing
+from gateway.core.reader import Reader
+
+if TYPE_CHECKING:
+    from gateway.transports.room import Room
+
+HIGH_WATER_BYTES = 64 * 1024
+"""What may wait in the process for one socket before its connection counts as full."""
+
+LOW_WATER_BYTES = 16 * 1024
+CLOSE_TIMEOUT_S = 5.0
+"""How long a connection that is ending may take to send its last bytes (and to answer a close frame)."""
+
+
+class Connection(asyncio.Protocol):
+    """What SSE and WebSocket connections have in common.
+
+    Concurrency: everything runs in the loop's callbacks; nothing waits.
+
+    Attributes:
+        id: the connection's name, for clients and logs.
+        route: the label of the route it came by.
+        paused: whether the socket's buffers are full.
+        ending: why it is being ended by us; None while it is served.
+    """
+
+    __slots__ = (
+        "_connections",
+        "_counted",
+        "_deadline",
+        "_pending",
+        "ending",
+        "id",
+        "paused",
+        "room",
+        "route",
+        "touched_at",
+        "transport",
+    )
+
+    transport_name = ""
+
+    def __init__(self, room: Room, route: str) -> None:
+        self.room = room
+        self.route = route
+        self.id = room.new_id()
+        self.transport: asyncio.Transport | None = None
+        self.paused = False
+        self.ending: Closing | None = None
+        self.touched_at = room.now()
+        self._deadline = 0.0
+        self._pending = 0
+        self._counted = False
+        self._connections: set[object] | None = None
+
+    # What a kind of connection adds
+
+    def started(self) -> None:
+        """The socket is ours: say the first words."""
+        raise NotImplementedError
+
+    def readers(self) -> Iterable[Reader]:
+        """Its readers."""
+        raise NotImplementedError
+
+    def farewell(self, why: Closing) -> bytes:
+        """The last bytes for a client that is to be told why."""
+        raise NotImplementedError
+
+    def beat(self, now: float) -> None:
+        """The connection can take bytes; send what is due by the clock."""
+        raise NotImplementedError
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Further fields of `ready` in this transport."""
+        return {}
+
+    # Life
+
+    def attach(self, transport: asyncio.Transport, connections: set[object]) -> None:
+        """Take the socket over. `connections`: the server's set, which it waits for when it shuts down."""
+        self.transport = transport
+        self._connections = connections
+        connections.add(self)
+        transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
+        key = (self.transport_name, self.route)
+        self.room.opened[key] += 1
+        self.room.current[key] += 1
+        self._counted = True
+        self.room.sweep.add(self)
+        self.started()
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the socket."""
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def end(self, why: Closing) -> None:
+        """End the connection, telling the client why where that can still be told."""
+        if self.ending is not None or self.transport is None:
+            return
+        self._leave(why)
+        self._deadline = self.room.now() + CLOSE_TIMEOUT_S
+        self.write(self.farewell(why))
+        self.finish()
+
+    def finish(self) -> None:
+        """The last bytes are written: close once they are sent."""
+        if self.transport is not None:
+            self.transport.close()
+
+    def cut(self, why: Closing) -> None:
+        """End the connection now; what was not sent is not sent."""
+        if self.ending is None:
+            self._leave(why)
+        if self.transport is not None:
+            self.transport.abort()
+
+    def shutdown(self) -> None:
+        """uvicorn's contract: the server is going."""
+        self.end(Closing.DRAINING)
+
+    def _leave(self, why: Closing) -> None:
+        self.ending = why
+        for reader in list(self.readers()):
+            self.room.hub.leave(reader)
+        self.room.readers_changed()
+        if self._counted:
+            self._counted = False
+            self.room.current[(self.transport_name, self.route)] -= 1
+            self.room.closed[(self.transport_name, why.reason)] += 1
+
+    @property
+    def gone(self) -> bool:
+        return self.transport is None
+
+    # asyncio.Protocol
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.transport is None:
+            return
+        self.transport = None
+        if self._connections is not None:
+            self._connections.discard(self)
+        if self.ending is None:
+            self._leave(Closing.CLIENT_CLOSED)
+
+    def eof_received(self) -> bool | None:
+        return None  # the client is done: close
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self._pending = -1
+        self._deadline = 0.0
+        for reader in self.readers():
+            self.room.hub.stall(reader)
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.touched_at = self.room.now()
+        if self.ending is None:
+            for reader in self.readers():
+                self.room.hub.resume(reader)
+
+    # The sweep
+
+    def swept(self, now: float) -> None:
+        """Heartbeats and deadlines."""
+        if self.ending is not None:
+            if now >= self._deadline:
+                self.cut(self.ending)
+        elif self.paused:
+            self._watch_progress(now)
+        else:
+            self.beat(now)
+
+    def _watch_progress(self, now: float) -> None:
+        # A full socket is written to by nobody, so what waits in it can only become less.
+        assert self.transport is not None
+        pending = self.transport.get_write_buffer_size()
+        if pending != self._pending:
+            self._pending = pending
+            self._deadline = now + self.room.write_timeout_s
+        elif self.room.write_timeout_s and now >= self._deadline:
+            self.cut(Closing.SLOW)

@@ -1,0 +1,194 @@
+"""uvicorn, and all of its private surface that natsgate stands on. The only module that imports it.
+
+A request comes in through uvicorn and Starlette. An endpoint that wants to keep the socket calls the `natsgate.detach`
+extension of its scope with a `Connection`; from then on that object is the transport's protocol, and uvicorn's own
+objects for the request go. What this relies on, and what the tests of this module watch (uvicorn 0.52.1 to 0.54):
+
+- `Config(http=, ws=)` take protocol classes, made with (config, server_state, app_state, _loop).
+- `HttpToolsProtocol.cycle.disconnected` makes the end of the ASGI task leave the transport alone, and
+  `_unset_keepalive_if_required` stops the timer that would close it.
+- `handle_websocket_upgrade` hands the head of the request to the WebSocket protocol and forgets what came behind it.
+- `WebSocketsSansIOProtocol.run_asgi` closes `self.transport` at its end, so a detached one is given a dead transport.
+- `server_state.connections` holds what `Server.shutdown` calls `shutdown()` on and waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import Any, cast
+
+import httptools
+import uvicorn
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+from websockets.server import ServerProtocol
+
+from gateway.transports.connection import Connection
+
+DETACH = "natsgate.detach"
+"""The scope extension: a callable that takes a `Connection` and returns nothing."""
+
+SEND_BUFFER_BYTES = 128 * 1024
+"""SO_SNDBUF of each connection (the kernel doubles it). Left alone, Linux grows it to 4 MiB per stalled socket."""
+
+EARLY_BYTES = 128 * 1024
+"""What a WebSocket client may send before its connection is served; more ends it."""
+
+BACKLOG = 4096
+"""Connections that wait to be accepted: the herd of a restart comes at once."""
+
+
+class _Gone:
+    """Stands in for the transport of a protocol that no longer has one."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+    def write(self, data: bytes) -> None:
+        """There is nobody to write to."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """HTTP/1.1 by uvicorn, whose connections can be detached."""
+
+    def on_headers_complete(self) -> None:
+        self.scope["extensions"] = cast("dict[str, dict[object, object]]", {DETACH: self._detach})
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        # As uvicorn's, but what a WebSocket client sent right behind its handshake is not forgotten.
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                rest = data[upgrade.args[0] :]
+                if rest:
+                    protocol = cast(WebSocketProtocol, self.transport.get_protocol())
+                    protocol.data_received(rest)
+            else:
+                self._unsupported_upgrade_warning()
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _detach(self, connection: Connection) -> None:
+        self._unset_keepalive_if_required()
+        transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
+        self.cycle.disconnected = True
+        self.connections.discard(self)
+        self.pipeline.clear()
+        _hand_over(transport, connection, cast("set[object]", self.connections))
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """The WebSocket handshake by uvicorn; the connection that follows is detached."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._early = bytearray()
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if hasattr(self, "scope"):
+            cast("dict[str, object]", self.scope["extensions"])[DETACH] = self._detach
+
+    def data_received(self, data: bytes) -> None:
+        if not self.handshake_initiated:
+            super().data_received(data)
+        elif len(self._early) + len(data) > EARLY_BYTES:
+            self.transport.abort()
+        else:
+            self._early += data  # parsed by whoever takes the connection over
+
+    def _detach(self, connection: Connection) -> None:
+        self.stop_keepalive()
+        transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
+        self.disconnected = True
+        self.connections.discard(self)
+        _hand_over(transport, connection, cast("set[object]", self.connections))
+        if self._early:
+            connection.data_received(bytes(self._early))
+
+
+def _hand_over(transport: asyncio.Transport, connection: Connection, connections: set[object]) -> None:
+    if transport.is_closing():
+        # The client went while its request was looked at: it is told so as if it had gone just now.
+        connection.attach(transport, connections)
+        connection.connection_lost(None)
+        return
+    transport.set_protocol(connection)
+    connection.attach(transport, connections)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket whose options every accepted connection inherits.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn's server: we own the signals, and draining happens before its shutdown.
+
+    Args:
+        app: the ASGI application.
+        on_signal: called for SIGINT and SIGTERM, from the loop.
+        graceful_s: how long open connections may take to go at the end.
+    """
+
+    def __init__(self, app: object, *, on_signal: Callable[[], None] | None, graceful_s: int) -> None:
+        super().__init__(
+            uvicorn.Config(
+                cast(ASGI3Application, app),
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
+                ws_per_message_deflate=False,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=graceful_s,
+            )
+        )
+        self._on_signal = on_signal
+        self._loop = asyncio.get_running_loop()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        if self._on_signal is None:
+            yield
+            return
+        with super().capture_signals():
+            yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # Not remembered in `_captured_signals`: uvicorn would raise it again at the end, and a drained exit is 0.
+        assert self._on_signal is not None
+        self._loop.call_soon_threadsafe(self._on_signal)
+
+
+__all__ = ["DETACH", "Frame", "HttpServer", "ServerProtocol", "bind"]

@@ -1,0 +1,189 @@
+"""A WebSocket connection: frames in by a sans-I/O parser, ops answered at once, events out as shared bytes.
+
+Two kinds share it: `natsgate.v1` (ops and feeds) and raw (bare events of one route, bare messages back).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Protocol, Side, State
+
+from gateway.core import control, frames
+from gateway.core.closing import BY_PARSER_CODE, Closing
+from gateway.core.dialect import Dialect
+from gateway.core.errors import BadRequest, ClientError
+from gateway.core.reader import Place, Reader
+from gateway.core.schedule import retry_ms
+from gateway.core.subjects import Filter, feed_name
+from gateway.transports.connection import Connection
+from gateway.transports.room import Room
+
+_SILENT = logging.getLogger("websockets.server")  # one logger for all: the parser makes none of its own
+
+
+class WebSocketConnection(Connection):
+    """What both kinds have in common: RFC 6455, keep-alive, readers, errors.
+
+    Args:
+        room: what all connections share.
+        route: the label of the route.
+        dialect: how it speaks.
+    """
+
+    __slots__ = ("_errors", "_fragments", "_parser", "_pinged_at", "_waits_for_pong", "dialect", "feeds")
+
+    transport_name = "ws"
+
+    def __init__(self, room: Room, route: str, dialect: Dialect) -> None:
+        super().__init__(room, route)
+        self.dialect = dialect
+        self.feeds: dict[str, Reader] = {}
+        self._parser = Protocol(Side.SERVER, max_size=room.ws_max_message_bytes or None, logger=_SILENT)
+        self._fragments: list[bytes] | None = None
+        self._errors = 0
+        self._pinged_at = room.now()
+        self._waits_for_pong = False
+
+    # What a kind adds
+
+    def message(self, text: bytes) -> None:
+        """A whole text message came, in valid UTF-8.
+
+        Raises:
+            ClientError: it cannot be served; the connection stays open.
+        """
+        raise NotImplementedError
+
+    def refuse(self, error: ClientError) -> None:
+        """Tell the client what was wrong."""
+        raise NotImplementedError
+
+    # Feeds
+
+    def subscribe(self, filters: list[Filter]) -> None:
+        """Begin to serve a feed of these filters.
+
+        Raises:
+            BadRequest: the connection has this feed already.
+        """
+        assert self.transport is not None
+        name = feed_name(filters)
+        if name in self.feeds:
+            raise BadRequest(f"The feed {name} is subscribed to already.", code="already_subscribed")
+        self.subscribing(name)
+        feed = self.room.hub.feeds.acquire(filters)
+        reader = Reader(feed, self.dialect, self, self.transport.write)
+        self.feeds[feed.name] = reader
+        self.room.hub.join(reader)
+        self.room.readers_changed()
+
+    def subscribing(self, name: str) -> None:
+        """A feed is about to begin: the place for a reply."""
+
+    def unsubscribe(self, name: str) -> None:
+        """Stop serving a feed. No event of it is written afterwards."""
+        self.room.hub.leave(self.feeds.pop(name))
+        self.room.readers_changed()
+
+    def readers(self) -> Iterable[Reader]:
+        return self.feeds.values()
+
+    # Ending
+
+    def farewell(self, why: Closing) -> bytes:
+        told = self.dialect.control(None, control.closing(why, retry_ms(self.room.random)), {})
+        if self._parser.state is State.OPEN:
+            self._parser.send_close(why.code, why.reason)
+        return told + b"".join(self._parser.data_to_send())
+
+    def finish(self) -> None:
+        """The client answers the close frame, then the socket closes; the sweep sees to those that do not."""
+        if self._parser.state is not State.CLOSING or self._parser.eof_sent:
+            super().finish()
+
+    # The clock
+
+    def beat(self, now: float) -> None:
+        if self._waits_for_pong:
+            if now - self._pinged_at >= self.room.ws_pong_timeout_s:
+                self.end(Closing.HEARTBEAT_TIMEOUT)
+        elif now - self._pinged_at >= self.room.ws_ping_s:
+            self._pinged_at = now
+            self._waits_for_pong = True
+            self.write(frames.PING)
+
+    def resume_writing(self) -> None:
+        # A client that was behind may have a ping of before in its backlog: give it the whole time again.
+        self._pinged_at = self.room.now()
+        super().resume_writing()
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        parser.receive_data(data)
+        for event in parser.events_received():
+            if isinstance(event, Frame):
+                self._frame(event)
+        answer = b"".join(parser.data_to_send())
+        if parser.parser_exc is not None:
+            self._failed(answer)
+            return
+        if answer:
+            self.write(answer)  # a pong, or the answer to a close frame
+        if parser.close_rcvd is not None:
+            if self.ending is None:
+                self._leave(Closing.CLIENT_CLOSED)
+            if self.transport is not None:
+                self.transport.close()
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.PONG:
+            self._waits_for_pong = False
+        elif self.ending is not None or frame.opcode in (Opcode.PING, Opcode.CLOSE):
+            return
+        elif frame.opcode is Opcode.BINARY or (frame.opcode is Opcode.CONT and self._fragments is None):
+            self._fragments = None
+            if frame.opcode is Opcode.BINARY:
+                self._complain(BadRequest("Binary messages are not taken; send JSON as text.", code="not_text"))
+        else:
+            parts = [] if self._fragments is None else self._fragments
+            parts.append(bytes(frame.data))
+            self._fragments = None if frame.fin else parts
+            if frame.fin:
+                self._text(parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def _text(self, text: bytes) -> None:
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError:
+            self.end(Closing.BAD_DATA)
+            return
+        try:
+            self.message(text)
+        except ClientError as error:
+            self._complain(error)
+
+    def _complain(self, error: ClientError) -> None:
+        self.refuse(error)
+        self._errors += 1
+        if self.room.ws_max_errors and self._errors > self.room.ws_max_errors:
+            self.end(Closing.POLICY)
+
+    def _failed(self, last: bytes) -> None:
+        """The client broke the protocol; the parser has a close frame for it."""
+        sent = self._parser.close_sent
+        if self.ending is None:
+            self._leave(BY_PARSER_CODE.get(sent.code if sent is not None else 1002, Closing.PROTOCOL_ERROR))
+            self._deadline = self.room.now() + 1.0
+        if self.transport is not None:
+            self.write(last)
+            self.transport.close()
+
+    @property
+    def live(self) -> bool:
+        """Whether any of its readers is at the head."""
+        return any(reader.place is Place.LIVE for reader in self.feeds.values())

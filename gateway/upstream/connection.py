@@ -1,0 +1,257 @@
+"""NATS: the only module that imports it. One connection that is kept up, taps that nothing escapes from, requests.
+
+nats-py 2.16 has moods that this module answers: an exception in a callback or in `_process_msg` leaves the client
+connected and deaf; its own dispatch costs a task and a queue per subscription and parses headers a character at a time;
+and after an authorization error during a reconnect it closes for good. So taps are dispatched here, by subscription
+id, with headers left as bytes and every exception caught; and a closed client is replaced by a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+
+from gateway.core.errors import ConfigError, UpstreamAway
+from gateway.core.schedule import backoff
+
+PING_INTERVAL_S = 5
+"""How often the server is pinged; two unanswered pings end the connection (nats-py's own default: 6 minutes)."""
+
+CONNECT_TIMEOUT_S = 3
+RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.1, 2.0
+
+Receive = Callable[[bytes, bytes | None, bytes], object]
+"""What a tap calls for each message: subject, headers as they came (or None), payload. It must not block."""
+
+
+class _Client(Client):
+    """nats-py's client, with messages of taps handed over at once."""
+
+    def __init__(self, broken: Callable[[BaseException], None]) -> None:
+        super().__init__()
+        self._broken = broken
+        self.direct: dict[int, Receive] = {}
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        receive = self.direct.get(sid)
+        try:
+            if receive is None:
+                await super()._process_msg(sid, subject, reply, data, headers)
+            else:
+                self.stats["in_msgs"] += 1
+                self.stats["in_bytes"] += len(data)
+                receive(subject, headers, data)
+        except Exception as error:  # whatever it is, the read loop must live on; it is logged and counted
+            self._broken(error)
+
+
+class Subscribed:
+    """A subscription that outlives reconnects and replaced clients."""
+
+    def __init__(self, subject: str, receive: Receive) -> None:
+        self.subject = subject
+        self.receive = receive
+        self.subscription: Subscription | None = None
+
+
+class NatsConnection:
+    """One connection to NATS, kept up for as long as it runs.
+
+    Args:
+        options: what `nats.connect` takes (see `connect_options`).
+        random: for jitter.
+        on_change: called with True when the connection is up (again), with False when it went.
+        on_trouble: called with an event name and fields, for the log.
+
+    Attributes:
+        connected: whether it is up.
+        reconnects: how often it came back.
+        server: the URL of the server it is connected to, without credentials.
+    """
+
+    def __init__(
+        self,
+        options: dict[str, Any],
+        *,
+        random: Random,
+        on_change: Callable[[bool], None],
+        on_trouble: Callable[[str, dict[str, Any]], None],
+    ) -> None:
+        self._options = options
+        self._random = random
+        self._on_change = on_change
+        self._on_trouble = on_trouble
+        self._client: _Client | None = None
+        self._taps: set[Subscribed] = set()
+        self._closed = asyncio.Event()
+        self.connected = False
+        self.reconnects = 0
+        self.last_error = ""
+
+    @property
+    def subscriptions(self) -> int:
+        """How many taps are open."""
+        return len(self._taps)
+
+    @property
+    def server(self) -> str:
+        url = self._client.connected_url if self._client is not None and self.connected else None
+        return f"{url.hostname}:{url.port}" if url is not None else ""
+
+    async def run(self) -> None:
+        """Keep a connection up until cancelled; then close it.
+
+        Cancellation: closes the connection and ends; nothing is left behind.
+        """
+        waits = backoff(self._random, RECONNECT_FIRST_S, RECONNECT_MOST_S)
+        while True:
+            self._closed.clear()
+            client = _Client(self._broken)
+            try:
+                await client.connect(
+                    **self._options,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=RECONNECT_FIRST_S * self._random.uniform(1, 2),  # type: ignore[arg-type]  # slept only
+                    connect_timeout=CONNECT_TIMEOUT_S,
+                    ping_interval=PING_INTERVAL_S,
+                    error_cb=self._error,
+                    disconnected_cb=self._disconnected,
+                    reconnected_cb=self._reconnected,
+                    closed_cb=self._closed_for_good,
+                )
+                self._client = client
+                for tap in tuple(self._taps):
+                    await self._subscribe(client, tap)
+                self._up()
+                waits = backoff(self._random, RECONNECT_FIRST_S, RECONNECT_MOST_S)
+                await self._closed.wait()
+            except (TimeoutError, nats.errors.Error, OSError) as error:
+                await self._error(error)
+            except asyncio.CancelledError:
+                # We end: that is no outage to tell anybody of.
+                self._client, self.connected = None, False
+                await _shut(client)
+                raise
+            self._client = None
+            self._down()
+            await _shut(client)
+            await asyncio.sleep(next(waits))
+
+    async def tap(self, subject: str, receive: Receive) -> Subscribed:
+        """Open a tap. It survives reconnects; a message is delivered at most once. Close it with `untap`."""
+        tap = Subscribed(subject, receive)
+        self._taps.add(tap)
+        if self._client is not None:
+            await self._subscribe(self._client, tap)
+        return tap
+
+    async def untap(self, tap: Subscribed) -> None:
+        """Close a tap. Nothing is delivered to it afterwards."""
+        self._taps.discard(tap)
+        subscription, tap.subscription = tap.subscription, None
+        if self._client is not None and subscription is not None:
+            self._client.direct.pop(subscription._id, None)
+            with contextlib.suppress(nats.errors.Error):  # away: then there is nothing to unsubscribe from
+                await subscription.unsubscribe()
+
+    async def request(self, subject: str, payload: bytes = b"", *, timeout_s: float = 2.0) -> bytes:
+        """Ask and get the answer.
+
+        Raises:
+            UpstreamAway: there is no connection, nobody to answer, or no answer within `timeout_s`.
+        """
+        client = self._client
+        if client is None or not self.connected:
+            raise UpstreamAway("NATS is not connected")
+        try:
+            return (await client.request(subject, payload, timeout=timeout_s)).data
+        except nats.errors.NoRespondersError:
+            raise UpstreamAway(f"nobody answers on {subject}") from None
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise UpstreamAway(f"no answer on {subject}: {str(error) or error.__class__.__name__}") from None
+
+    async def _subscribe(self, client: _Client, tap: Subscribed) -> None:
+        # Without a callback nats-py makes no task for it; its queue stays empty, since `direct` takes every message.
+        tap.subscription = await client.subscribe(tap.subject)
+        client.direct[tap.subscription._id] = tap.receive
+
+    def _up(self) -> None:
+        self.connected = True
+        self.last_error = ""
+        self._on_change(True)
+
+    def _down(self) -> None:
+        if self.connected:
+            self.connected = False
+            self._on_change(False)
+
+    def _broken(self, error: BaseException) -> None:
+        self._on_trouble("nats_callback_failed", {"exc_info": error})
+
+    async def _error(self, error: BaseException) -> None:
+        # nats-py awaits this in its read loop: it must neither raise nor wait.
+        self.last_error = str(error) or error.__class__.__name__
+        self._on_trouble("nats_error", {"error": self.last_error})
+
+    async def _disconnected(self) -> None:
+        self._down()
+
+    async def _reconnected(self) -> None:
+        self.reconnects += 1
+        self._up()
+
+    async def _closed_for_good(self) -> None:
+        self._closed.set()
+
+
+async def _shut(client: _Client) -> None:
+    client.direct.clear()
+    with contextlib.suppress(nats.errors.Error, OSError, asyncio.TimeoutError):  # it is being thrown away
+        await asyncio.wait_for(client.close(), timeout=1.0)
+
+
+def connect_options(
+    *,
+    urls: tuple[str, ...],
+    name: str,
+    creds: str | None = None,
+    nkey: str | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    ca: str | None = None,
+    cert: str | None = None,
+    key: str | None = None,
+) -> dict[str, Any]:
+    """The part of nats-py's options that settings decide.
+
+    Raises:
+        ConfigError: a certificate or key cannot be loaded.
+    """
+    options: dict[str, Any] = {"servers": list(urls), "name": name}
+    given = {
+        "user_credentials": creds,
+        "nkeys_seed_str": nkey,
+        "user": user,
+        "password": password,
+        "token": token,
+    }
+    options |= {option: value for option, value in given.items() if value is not None}
+    if ca is not None or cert is not None or any(url.startswith("tls://") for url in urls):
+        try:
+            context = ssl.create_default_context(cafile=ca)
+            if cert is not None:
+                context.load_cert_chain(cert, key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"NATSGATE_NATS_CA, NATS_CERT or NATS_KEY cannot be loaded: {error}") from None
+        options["tls"] = context
+    return options
