@@ -1,0 +1,104 @@
+"""The layers: arrows of imports point inward only, and each foreign library has one door."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted([*ROOT.glob("gateway/**/*.py"), *ROOT.glob("publishers/**/*.py")])
+
+IMPURE = {
+    "asyncio", "datetime", "gateway.logs", "logging", "nats", "os", "prometheus_client", "socket", "starlette",
+    "structlog", "subprocess", "threading", "time", "uvicorn", "uvloop",
+}  # fmt: skip
+"""What the core may not know: clocks, loops, environment, logs, networks."""
+
+ONE_DOOR = {
+    "uvicorn": {"gateway.transports.http_server"},
+    "prometheus_client": {"gateway.metrics"},
+    "pydantic": {"gateway.settings", "gateway.core.routes"},
+    "structlog": {"gateway.logs"},
+}
+
+ROOMS = {
+    "gateway.settings", "gateway.auth", "gateway.metrics", "gateway.transports", "gateway.upstream",
+}  # fmt: skip
+"""The shell's rooms: they do not import each other, they meet in `gateway.app` and `gateway.server`."""
+
+COMPOSING = {"gateway.app", "gateway.server", "gateway.cli", "gateway.dev", "gateway.__main__"}
+LARGEST_LINES = 400
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def room_of(name: str) -> str | None:
+    return next((room for room in ROOMS if within(name, room)), None)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
+    """Each module keeps to its layer: pure core, rooms that do not know each other, publishers that know no gateway."""
+    name = name_of(path)
+    for imported in imports_of(path):
+        if within(name, "publishers"):
+            assert not within(imported, "gateway"), f"{name} imports {imported}"
+        if within(name, "gateway") and within(imported, "publishers") and name not in COMPOSING:
+            assert within(imported, "publishers.wire"), f"{name} imports {imported}"
+        if within(name, "gateway.core"):
+            assert not any(within(imported, each) for each in IMPURE), f"{name} imports {imported}"
+            assert not within(imported, "gateway") or within(imported, "gateway.core"), f"{name} imports {imported}"
+        mine, theirs = room_of(name), room_of(imported)
+        if mine is not None and theirs is not None:
+            assert mine == theirs, f"{name} imports {imported}"
+        if within(name, "gateway") and name not in COMPOSING:
+            assert not any(within(imported, each) for each in COMPOSING), f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_foreign_library_has_one_door(path: Path) -> None:
+    """nats, uvicorn, prometheus_client, pydantic, structlog and the environment are each entered by their own module."""
+    name = name_of(path)
+    for imported in imports_of(path):
+        for library, doors in ONE_DOOR.items():
+            if within(imported, library) and within(name, "gateway"):
+                assert name in doors, f"{name} imports {imported}"
+        if within(imported, "nats"):
+            allowed = name == "gateway.upstream.connection" or name == "publishers.link"
+            assert allowed, f"{name} imports {imported}"
+    if within(name, "gateway") and name not in ("gateway.settings", "gateway.dev"):
+        assert "os.environ" not in path.read_text("utf-8"), f"{name} reads the environment"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_is_a_few_screens(path: Path) -> None:
+    """No module grows into a house of its own."""
+    assert len(path.read_text("utf-8").splitlines()) <= LARGEST_LINES
+
+
+def test_the_rules_see_a_forbidden_import(tmp_path: Path) -> None:
+    """The reader of imports finds every way to spell one."""
+    module = tmp_path / "m.py"
+    module.write_text("import nats.aio\nfrom uvicorn import Config\ndef f():\n    import os.path\n", "utf-8")
+
+    assert set(imports_of(module)) == {"nats.aio", "uvicorn", "uvicorn.Config", "os.path"}
