@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.auth import Authenticator
-from gateway.core.errors import BadRequest, ClientError
+from gateway.core.errors import BadRequest, ClientError, NotFound
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import SUB, RouteSpec
@@ -36,6 +36,11 @@ from publishers.wire import encode_id
 BUILT_IN = "events"
 """The route label of `/events` and `/ws`."""
 
+_NOWHERE = "Nothing is served at this path. Streams are at /events and /ws, and at the configured routes."
+_HTTP_ERRORS = {
+    405: ("bad_method", "Method Not Allowed", "This path does not take this method."),
+    505: ("bad_http", "HTTP Version Not Supported", ""),
+}
 _SECURITY = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
 
 
@@ -88,14 +93,17 @@ class App:
         if self._health.metrics is not None:
             routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         routes += [ConfiguredRoute(spec, self) for spec in self._settings.route]
-        return Starlette(
+        app = Starlette(
             routes=routes,
             exception_handlers={
-                ClientError: _client_error,
-                HTTPException: _http_error,
+                ClientError: self._client_error,
+                HTTPException: self._http_error,
                 Exception: _server_error,
             },
         )
+        app.router.redirect_slashes = False
+        app.router.default = self._nowhere
+        return app
 
     @staticmethod
     def metrics_only(page: Callable[[], bytes]) -> Starlette:
@@ -116,7 +124,7 @@ class App:
 
     def sse(self, request: Request, label: str, spec: RouteSpec | None, parameters: dict[str, str]) -> Response:
         """Answer a request for a stream."""
-        if request.scope["http_version"] == "1.0":
+        if request.scope["http_version"] != "1.1":
             raise HTTPException(
                 505,
                 "A stream needs HTTP/1.1. Behind nginx: proxy_http_version 1.1; proxy_set_header Connection ''.",
@@ -133,10 +141,15 @@ class App:
         try:
             connection, subprotocol = self._websocket(websocket, label, spec, parameters)
         except ClientError as error:
-            await websocket.send_denial_response(problem(error.status, error.title, error.detail))
+            await self.deny(websocket, error)
             return
         await websocket.accept(subprotocol=subprotocol)
         detach(websocket.scope, connection)
+
+    async def deny(self, websocket: WebSocket, error: ClientError) -> None:
+        """Refuse a handshake with a status."""
+        self._room.rejected[error.code] += 1
+        await websocket.send_denial_response(problem(error.status, error.title, error.detail))
 
     def _websocket(
         self, websocket: WebSocket, label: str, spec: RouteSpec | None, parameters: dict[str, str]
@@ -170,6 +183,25 @@ class App:
             ),
             V1 if offered else None,
         )
+
+    # Refusals
+
+    async def _nowhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            raise NotFound(_NOWHERE)
+        await self.deny(WebSocket(scope, receive, send), NotFound(_NOWHERE))
+
+    async def _client_error(self, connection: HTTPConnection, error: Exception) -> Response:
+        assert isinstance(error, ClientError)
+        self._room.rejected[error.code] += 1
+        return problem(error.status, error.title, error.detail)
+
+    async def _http_error(self, connection: HTTPConnection, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        status = error.status_code
+        reason, title, detail = _HTTP_ERRORS.get(status, ("bad_request", "Error", error.detail))
+        self._room.rejected[reason] += 1
+        return problem(status, title, detail or error.detail, dict(error.headers) if error.headers else None)
 
     # Rights
 
@@ -238,7 +270,7 @@ class ConfiguredRoute(BaseRoute):
         if scope["type"] == "websocket":
             websocket = WebSocket(scope, receive, send)
             if refusal is not None:
-                await websocket.send_denial_response(problem(refusal.status, refusal.title, refusal.detail))
+                await self._app.deny(websocket, refusal)
                 return
             await self._app.websocket(websocket, self._spec.name, self._spec, scope["natsgate.parameters"])
             return
@@ -282,27 +314,6 @@ def _json(status: int, content: dict[str, Any]) -> Response:
 
 def _metrics_page(page: Callable[[], bytes]) -> Response:
     return Response(page(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-async def _client_error(connection: HTTPConnection, error: Exception) -> Response:
-    assert isinstance(error, ClientError)
-    return problem(error.status, error.title, error.detail)
-
-
-async def _http_error(connection: HTTPConnection, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    details = {
-        404: "Nothing is served at this path. Streams are at /events and /ws, and at the configured routes.",
-        405: "This path does not take this method.",
-    }
-    title = {404: "Not Found", 405: "Method Not Allowed", 505: "HTTP Version Not Supported"}
-    status = error.status_code
-    return problem(
-        status,
-        title.get(status, "Error"),
-        details.get(status, error.detail),
-        dict(error.headers) if error.headers else None,
-    )
 
 
 async def _server_error(connection: HTTPConnection, error: Exception) -> Response:

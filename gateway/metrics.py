@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+
+_LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,11 @@ class _Collector:
 
 
 class Metrics:
-    """The `/metrics` page."""
+    """The `/metrics` page.
+
+    Attributes:
+        latency: observed once per fan-out.
+    """
 
     def __init__(self, sampler: Sampler) -> None:
         self._registry = CollectorRegistry()
@@ -63,6 +69,12 @@ class Metrics:
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)
         self._registry.register(_Collector(sampler))
+        self.latency = Histogram(
+            "natsgate_delivery_latency_seconds",
+            "From stored in the stream to written to clients, once per batch, in seconds.",
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
 
     def page(self) -> bytes:
         """The Prometheus text format."""

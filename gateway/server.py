@@ -6,7 +6,9 @@ import asyncio
 import gc
 import platform
 import socket
+import time
 from collections.abc import Iterable
+from datetime import datetime
 from random import Random
 from typing import Any
 
@@ -21,10 +23,10 @@ from gateway.core.hub import Hub
 from gateway.core.intake import Intake
 from gateway.core.log import Log
 from gateway.core.stream import StreamShape
-from gateway.logs import logger
+from gateway.logs import Seldom, logger
 from gateway.metrics import Metrics, Sample, Sampler
 from gateway.settings import Address, Settings
-from gateway.transports.http_server import HttpServer, bind
+from gateway.transports.http_server import HttpServer, Limits, bind
 from gateway.transports.room import Room
 from gateway.transports.sweep import Sweep
 from gateway.upstream.api import StreamApi
@@ -97,7 +99,7 @@ class Replica(Sampler):
         self._tap = Tap(self._nats, self._api, self._hub, self._intake, linger_s=settings.linger_s, log=self._log)
         periods = (1.0, settings.heartbeat_s / 4, settings.ws_ping_s / 4, settings.ws_pong_timeout_s / 4)
         self._sweep = Sweep(
-            min(*periods, settings.write_timeout_s / 4 or 1.0),
+            min(*periods, settings.write_timeout_s / 4 or 1.0, settings.request_timeout_s / 4 or 1.0),
             now=loop.time,
             later=loop.call_later,
             failed=lambda error: self._log.error("sweep_failed", exc_info=error),
@@ -117,6 +119,9 @@ class Replica(Sampler):
             ws_max_errors=settings.ws_max_errors,
         )
         self._metrics = Metrics(self)
+        self._seldom = Seldom(loop.time)
+        self._hub.on_flush = self._delivered
+        self._event_log.on_drop = self._dropped
         self._draining = False
 
     async def run(self) -> None:
@@ -139,7 +144,10 @@ class Replica(Sampler):
             Health(self.readiness, page if metrics_sock is None else None),
             self._api.publish,
         )
-        server = HttpServer(app.asgi(), on_signal=self._signalled, graceful_s=SHUTDOWN_S)
+        limits = Limits(
+            settings.max_header_bytes, settings.request_timeout_s, self._sweep, self._room.now, self._refused
+        )
+        server = HttpServer(app.asgi(), limits, on_signal=self._signalled, graceful_s=SHUTDOWN_S)
         self._server = server
         self._log.info("listening", url=f"http://{_bound(sock)}", replica=settings.replica, version=__version__)
         gc.freeze()  # what lives as long as the process need not be walked by every collection
@@ -149,7 +157,7 @@ class Replica(Sampler):
                 background.append(tasks.create_task(self._started_in_time()))
             if metrics_sock is not None:
                 page_app = App.metrics_only(page)
-                aside = HttpServer(page_app, on_signal=None, graceful_s=0)
+                aside = HttpServer(page_app, limits, on_signal=None, graceful_s=0)
                 background.append(tasks.create_task(aside.serve([metrics_sock])))
                 self._log.info("metrics_listening", url=f"http://{_bound(metrics_sock)}/metrics")
             try:
@@ -181,6 +189,22 @@ class Replica(Sampler):
         from gateway.core.closing import Closing
 
         reader.sink.end(Closing.OVERLOADED)
+
+    def _refused(self, reason: str) -> None:
+        self._room.rejected[reason] += 1
+
+    def _delivered(self) -> None:
+        try:
+            stored_at = datetime.fromisoformat(self._intake.stored_at)
+        except ValueError:
+            return  # the server did not say
+        # The clocks are two machines': what seems to come before it was sent counts as at once.
+        self._metrics.latency.observe(max(0.0, time.time() - stored_at.timestamp()))
+
+    def _dropped(self, reason: str, subject: str) -> None:
+        held = self._seldom.due(reason)
+        if held is not None:
+            self._log.warning("message_dropped", reason=reason, subject=subject[:200], held_back=held)
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether this replica should get traffic. Once it was usable, a NATS outage does not make it unready:
@@ -214,6 +238,8 @@ class Replica(Sampler):
             _f(room.closed),
             ("transport", "reason"),
         )
+        rejected = {(reason,): float(n) for reason, n in room.rejected.items()}
+        yield Sample("natsgate_requests_rejected_total", "Requests refused, by reason.", rejected, ("reason",))
         yield Sample("natsgate_feeds", "Distinct feeds.", {(): len(self._feeds)})
         yield Sample("natsgate_connections_behind", "Feeds of connections that are not at the head.", {(): hub.behind})
         yield Sample("natsgate_nats_subscriptions", "Subscriptions on NATS.", {(): self._nats.subscriptions})

@@ -37,6 +37,9 @@ _IGNORED = re.compile(r"(PORT|SERVICE_)")
 """Kubernetes puts NATSGATE_PORT, NATSGATE_PORT_80_TCP, NATSGATE_SERVICE_HOST… into every pod beside a Service
 called natsgate. They are none of ours."""
 
+_SECRET = ("nats_url", "nats_nkey", "nats_password", "nats_token")
+"""Settings whose values are never shown. A NATS URL may hold a password."""
+
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -88,6 +91,13 @@ def _address(value: object) -> object:
     return Address(host=shape[1] or shape[2] or "0.0.0.0", port=int(shape[3]))  # noqa: S104 - asked for by an empty host
 
 
+def _nats_url(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"(nats|tls|ws|wss)://[^\s/]+/?", value):
+        raise ValueError("give NATS servers as nats://host:4222, tls://host:4222 or ws://host:443")
+    return value
+
+
+NatsUrl = Annotated[str, BeforeValidator(_nats_url)]
 Listen = Annotated[Address, BeforeValidator(_address)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
 Root = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)]
@@ -106,7 +116,9 @@ class Settings(BaseModel):
     metrics_listen: Listen | None = Field(
         default=None, description="Where to serve /metrics (and only there); absent: on LISTEN."
     )
-    nats_url: Words = Field(default=("nats://127.0.0.1:4222",), description="NATS servers, comma-separated.")
+    nats_url: Annotated[tuple[NatsUrl, ...], BeforeValidator(_words), Field(min_length=1)] = Field(
+        default=("nats://127.0.0.1:4222",), description="NATS servers, comma-separated."
+    )
     nats_creds: str | None = Field(default=None, description="Path of a NATS credentials file.")
     nats_nkey: SecretStr | None = Field(default=None, description="NKey seed (give it as NATSGATE_NATS_NKEY_FILE).")
     nats_user: str | None = Field(default=None, description="NATS user name.")
@@ -147,6 +159,10 @@ class Settings(BaseModel):
     max_subscriptions: Count = Field(default=128, description="Feeds of one WebSocket connection.")
     ws_max_message_bytes: Bytes = Field(default=64 * 2**10, description="Largest WebSocket message taken, bytes.")
     ws_max_errors: Count = Field(default=10, description="Errors after which a WebSocket connection is closed.")
+    request_timeout_s: Seconds = Field(
+        default=10, description="Seconds a client has to send a whole request. 0: no limit."
+    )
+    max_header_bytes: Bytes = Field(default=16 * 2**10, description="Largest request line and headers, bytes.")
     start_timeout_s: Seconds = Field(
         default=0,
         description="Seconds to wait for NATS and the stream at start before exit code 3. 0: for ever.",
@@ -182,10 +198,11 @@ class Settings(BaseModel):
             raise ValueError("roots: one is named twice")
         if (self.nats_cert is None) != (self.nats_key is None):
             raise ValueError("nats_cert: NATS_CERT and NATS_KEY belong together; give both or none")
-        names = [route.name for route in self.route]
-        if len(set(names)) != len(names):
-            raise ValueError("route: two routes have the same name")
+        names = set()
         for route in self.route:
+            if route.name in names:
+                raise ValueError(f"route: two routes have the name {route.name}")
+            names.add(route.name)
             route.check_roots(self.roots)
         return self
 
@@ -268,8 +285,10 @@ def _meant(key: str, prefix: str = "") -> str:
 
 
 def _one_line(error: ValidationError, spelled: Mapping[str, str]) -> str:
-    first = error.errors(include_input=False, include_url=False)[0]
+    first = error.errors(include_url=False)[0]
     text = re.sub(r"\s+", " ", first["msg"].removeprefix("Value error, "))
+    if isinstance(first["input"], str | int | float) and first["loc"] and first["loc"][0] not in _SECRET:
+        text += f" (it is {str(first['input'])[:60]!r})"
     location = [str(part) for part in first["loc"]]
     if not location:
         location, _, text = ([text.partition(": ")[0]], "", text.partition(": ")[2])

@@ -54,6 +54,7 @@ class Hub:
         flushed: everything up to this sequence was handed to the live readers.
         delivered: counts by transport.
         replayed: events read forward from the log.
+        on_flush: called after a fan-out that wrote something.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Hub:
         self.delivered = {"sse": Delivered(), "ws": Delivered()}
         self.replayed = 0
         self.live = 0
+        self.on_flush: Callable[[], None] | None = None
         self.readers: set[Reader] = set()
         self._defer = defer
         self._now = now
@@ -255,6 +257,8 @@ class Hub:
                 for feed in feeds:
                     if feed.live:
                         wanted.setdefault(feed, []).append(event)
+        if not wanted:
+            return
         now = self._now()
         self._flushing = True
         for feed, batch in wanted.items():
@@ -270,6 +274,8 @@ class Hub:
             for event in batch:
                 self.log.charge(event)
         self._flushing = False
+        if self.on_flush is not None:
+            self.on_flush()
 
     def _overrun(self) -> None:
         """More came in one turn than the log holds: the live readers have to read what it let go."""

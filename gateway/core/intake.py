@@ -15,6 +15,9 @@ OPENING_BYTES = 16 * 1024 * 1024
 """What is kept of live messages while the tap opens and the log's beginning is not known yet."""
 
 
+_STAMP = b"\r\nNats-Time-Stamp: "
+
+
 class Hole(NamedTuple):
     """Sequences that the live path never delivered: everything in (after, before)."""
 
@@ -35,7 +38,7 @@ class Intake:
     Attributes:
         received: messages by root.
         holes: how many holes were seen.
-        last_stamp: `Nats-Time-Stamp` of the newest message, as text: when the stream stored it.
+        last_stamp: the headers of the newest message from its sequence on.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Intake:
     def receive(self, subject: bytes, headers: bytes | None, payload: bytes) -> Hole | None:
         """Take one message as the wire brought it. Returns the hole that it revealed, if any."""
         if headers is None:
-            self._drop("not_from_stream")
+            self._drop("not_from_stream", subject)
             return None
         if self._opening is not None:
             # Over the bound the newest are let go: the first message after `begin` then shows the hole.
@@ -78,12 +81,12 @@ class Intake:
     def _take(self, subject: bytes, headers: bytes, payload: bytes) -> Hole | None:
         block = headers.rfind(b"\r\nNats-Stream: ")
         if block < 0 or headers[block + 15 : headers.find(b"\r\n", block + 15)] != self._stream:
-            self._drop("not_from_stream")
+            self._drop("not_from_stream", subject)
             return None
         at = headers.find(b"\r\nNats-Sequence: ", block)
         digits = headers[at + 17 : headers.find(b"\r\n", at + 17)] if at > 0 else b""
         if not digits.isdigit():
-            self._drop("bad_sequence")
+            self._drop("bad_sequence", subject)
             return None
         sequence = int(digits)
         log = self._log
@@ -99,12 +102,18 @@ class Intake:
             self.holes += 1
             hole = Hole(head, sequence)
         if self._max_event_bytes and len(payload) > self._max_event_bytes:
-            self._drop("too_large")
+            self._drop("too_large", subject)
             log.append(sequence, subject, None)
         else:
             log.append(sequence, subject, payload)
-        self.last_stamp = headers[at + 17 + len(digits) : at + 17 + len(digits) + 64]
+        self.last_stamp = headers[at + 17 :]
         return hole
 
-    def _drop(self, reason: str) -> None:
-        self._log.dropped[reason] = self._log.dropped.get(reason, 0) + 1
+    def _drop(self, reason: str, subject: bytes) -> None:
+        self._log.count_drop(reason, subject.decode("utf-8", "replace"))
+
+    @property
+    def stored_at(self) -> str:
+        """When the stream stored the newest message, as the server wrote it (RFC 3339, UTC); empty if unknown."""
+        _, found, rest = self.last_stamp.partition(_STAMP)
+        return rest.split(b"\r", 1)[0].decode("ascii", "replace") if found else ""

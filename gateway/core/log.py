@@ -7,6 +7,7 @@ below `base` is only in the stream.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.core.event import Event
@@ -43,7 +44,8 @@ class Log:
         incarnation: the life of the stream that the sequences belong to; empty before `reset`.
         base, head: see the module.
         bytes: what it holds.
-        dropped: events that nobody gets, by reason.
+        dropped: messages that nobody gets, by reason.
+        on_drop: told of each: the reason and the subject.
     """
 
     def __init__(self, limit_bytes: int, tree: FilterTree) -> None:
@@ -51,6 +53,7 @@ class Log:
         self.tree = tree
         self.incarnation = ""
         self.dropped: dict[str, int] = {}
+        self.on_drop: Callable[[str, str], None] | None = None
         self._prefix = b""
         self.reset("", 0)
 
@@ -124,10 +127,16 @@ class Log:
             reason = event.checked()
             if reason is not None:
                 self.charge(event)
-                self.dropped[reason] = self.dropped.get(reason, 0) + 1
+                self.count_drop(reason, event.topic.subject)
             if event.good:
                 good.append(event)
         return good
+
+    def count_drop(self, reason: str, subject: str) -> None:
+        """Count a message that nobody gets."""
+        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        if self.on_drop is not None:
+            self.on_drop(reason, subject)
 
     def window(self, after: int, most: int) -> list[Event]:
         """At most `most` events of all subjects behind a position."""

@@ -25,8 +25,12 @@ HEARTBEAT = chunk(b":\n\n")
 
 
 def retry(milliseconds: int) -> bytes:
-    """The `retry:` field: how long EventSource waits before it comes back."""
-    return b"retry: %d\n\n" % milliseconds
+    """The `retry:` field: how long EventSource waits before it comes back.
+
+    It takes effect with its line. The block is left open for the fields of the next event: clients that are less
+    strict than the standard would make an empty event of a block of its own.
+    """
+    return b"retry: %d\n" % milliseconds
 
 
 def block(name: bytes, data: bytes, cursor: bytes | None) -> bytes:

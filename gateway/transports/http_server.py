@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, cast
 
@@ -26,10 +27,9 @@ import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame
-from websockets.server import ServerProtocol
 
 from gateway.transports.connection import Connection
+from gateway.transports.sweep import Sweep
 
 DETACH = "natsgate.detach"
 """The scope extension: a callable that takes a `Connection` and returns nothing."""
@@ -57,10 +57,80 @@ class _Gone:
         """There is nobody to write to."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may cost before anybody looks at it. uvicorn and httptools have no such limits.
+
+    Attributes:
+        header_bytes: request line and headers; 0 means no limit.
+        request_s: from the connection (or the first byte of a later request) to the whole request; 0 means no limit.
+        sweep: watches the time for all connections.
+        now: monotonic seconds.
+        refused: told of the reason of each refusal.
+    """
+
+    header_bytes: int
+    request_s: float
+    sweep: Sweep
+    now: Callable[[], float]
+    refused: Callable[[str], None]
+
+
+_REFUSALS = {
+    400: ("bad_http", "Bad Request", "This is no HTTP/1.1 request."),
+    408: ("request_timeout", "Request Timeout", "The request did not come in time."),
+    431: (
+        "headers_too_large",
+        "Request Header Fields Too Large",
+        "The request line and headers are too large; long cookies often are why.",
+    ),
+}
+
+
 class HttpProtocol(HttpToolsProtocol):
-    """HTTP/1.1 by uvicorn, whose connections can be detached."""
+    """HTTP/1.1 by uvicorn, within limits, whose connections can be detached."""
+
+    limits: Limits
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._in_head = True
+        self._refusal = 400
+        self._due = self.limits.now() + self.limits.request_s
+        if self.limits.request_s:
+            self.limits.sweep.add(self)
+
+    @property
+    def gone(self) -> bool:
+        """For the sweep: whether the connection has ended, or is somebody else's now."""
+        return self.transport.is_closing()
+
+    def swept(self, now: float) -> None:
+        """For the sweep: a request that is not whole in time ends its connection."""
+        if self._due and now >= self._due:
+            if self._head_bytes:
+                self._refuse(408)
+            else:
+                self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        if self.limits.request_s:
+            self._due = self.limits.now() + self.limits.request_s
+
+    def on_message_complete(self) -> None:
+        self._due = 0.0
+        self._head_bytes = 0
+        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if self.limits.header_bytes and size > self.limits.header_bytes:
+            self._refusal = 431
+            raise ValueError("headers too large")  # httptools stops parsing and reports it to data_received
         self.scope["extensions"] = cast("dict[str, dict[object, object]]", {DETACH: self._detach})
         super().on_headers_complete()
 
@@ -79,7 +149,28 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 self._unsupported_upgrade_warning()
         except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
+            self._refuse(self._refusal)
+        else:
+            if self._in_head:
+                self._head_bytes += len(data)
+                if self.limits.header_bytes and self._head_bytes > self.limits.header_bytes:
+                    self._refuse(431)
+
+    def _refuse(self, status: int) -> None:
+        """Answer what uvicorn never gets to see, as `application/problem+json` (RFC 9457), and close."""
+        reason, title, detail = _REFUSALS[status]
+        self.limits.refused(reason)
+        content = b'{"type":"about:blank","title":"%b","status":%d,"detail":"%b"}' % (
+            title.encode("ascii"),
+            status,
+            detail.encode("ascii"),
+        )
+        self.transport.write(
+            b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
+            b"cache-control: no-store\r\nconnection: close\r\n\r\n%b"
+            % (status, title.encode("ascii"), len(content), content)
+        )
+        self.transport.close()
 
     def _detach(self, connection: Connection) -> None:
         self._unset_keepalive_if_required()
@@ -109,6 +200,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
         else:
             self._early += data  # parsed by whoever takes the connection over
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # answered: uvicorn would log a denial as an application's fault
 
     def _detach(self, connection: Connection) -> None:
         self.stop_keepalive()
@@ -155,15 +251,16 @@ class HttpServer(uvicorn.Server):
 
     Args:
         app: the ASGI application.
+        limits: what a request may cost.
         on_signal: called for SIGINT and SIGTERM, from the loop.
         graceful_s: how long open connections may take to go at the end.
     """
 
-    def __init__(self, app: object, *, on_signal: Callable[[], None] | None, graceful_s: int) -> None:
+    def __init__(self, app: object, limits: Limits, *, on_signal: Callable[[], None] | None, graceful_s: int) -> None:
         super().__init__(
             uvicorn.Config(
                 cast(ASGI3Application, app),
-                http=HttpProtocol,
+                http=type("LimitedHttpProtocol", (HttpProtocol,), {"limits": limits}),
                 ws=WebSocketProtocol,
                 ws_per_message_deflate=False,
                 lifespan="off",
@@ -189,6 +286,3 @@ class HttpServer(uvicorn.Server):
         # Not remembered in `_captured_signals`: uvicorn would raise it again at the end, and a drained exit is 0.
         assert self._on_signal is not None
         self._loop.call_soon_threadsafe(self._on_signal)
-
-
-__all__ = ["DETACH", "Frame", "HttpServer", "ServerProtocol", "bind"]

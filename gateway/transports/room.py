@@ -26,6 +26,7 @@ class Room:
         readers_changed: called after a reader came or left.
         heartbeat_s, write_timeout_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors: settings.
         opened, closed, current: counts by (transport, route), (transport, reason), (transport, route).
+        rejected: requests that became no connection, by reason.
     """
 
     hub: Hub
@@ -43,6 +44,7 @@ class Room:
     opened: Counter[tuple[str, str]] = field(default_factory=Counter)
     closed: Counter[tuple[str, str]] = field(default_factory=Counter)
     current: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: count[int] = field(default_factory=count)
 
