@@ -20,6 +20,7 @@ from gateway.core.errors import BadRequest, ClientError, NotFound
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import SUB, RouteSpec
+from gateway.core.start import NOW
 from gateway.core.subjects import Filter
 from gateway.settings import Settings
 from gateway.transports.connection import Connection
@@ -129,10 +130,14 @@ class App:
                 505,
                 "A stream needs HTTP/1.1. Behind nginx: proxy_http_version 1.1; proxy_set_header Connection ''.",
             )
-        query = parse_query(request.query_params.multi_items())
+        query = parse_query(
+            request.query_params.multi_items(),
+            last_event_id=request.headers.get("last-event-id"),
+            snapshot=spec is not None and spec.snapshot,
+        )
         principal = self._auth.principal(request)
         filters = self._filters(principal, spec, parameters, query)
-        return Handover(SseConnection(self._room, label, filters, named=query.named))
+        return Handover(SseConnection(self._room, label, filters, query.start, named=query.named))
 
     async def websocket(
         self, websocket: WebSocket, label: str, spec: RouteSpec | None, parameters: dict[str, str]
@@ -154,7 +159,7 @@ class App:
     def _websocket(
         self, websocket: WebSocket, label: str, spec: RouteSpec | None, parameters: dict[str, str]
     ) -> tuple[WebSocketConnection, str | None]:
-        query = parse_query(websocket.query_params.multi_items())
+        query = parse_query(websocket.query_params.multi_items(), snapshot=spec is not None and spec.snapshot)
         principal = self._auth.principal(websocket)
         offered = websocket.scope["subprotocols"]
         if spec is not None and spec.framing == "raw":
@@ -162,12 +167,16 @@ class App:
                 raise BadRequest(f"This route speaks {RAW}; offer that subprotocol, or none.")
             filters = self._filters(principal, spec, parameters, query)
             store = self._storing(spec, self._known(principal, parameters)) if spec.publish is not None else None
-            connection = RawConnection(self._room, label, filters, control=query.control, store=store)
+            connection = RawConnection(self._room, label, filters, query.start, control=query.control, store=store)
             return connection, RAW if offered else None
         if offered and V1 not in offered:
             raise BadRequest(f"This path speaks {V1}; offer that subprotocol, or none.")
-        if spec is None and query.subjects:
-            raise BadRequest('On /ws filters are sent as messages: {"op":"subscribe","ref":1,"subject":"repo.42.>"}.')
+        if spec is None and (query.subjects or query.start != NOW):
+            raise BadRequest(
+                'On /ws a feed is asked for in a message: {"op":"subscribe","ref":1,"subject":"repo.42.>"}.'
+            )
+        if query.start.until_head:
+            raise BadRequest("until=head is for Server-Sent Events and raw WebSocket routes.")
 
         def allow(subjects: tuple[str, ...]) -> list[Filter]:
             return self._allow(principal, subjects)
@@ -178,6 +187,7 @@ class App:
                 label,
                 allow=allow,
                 first=[] if spec is None else self._filters(principal, spec, parameters, query),
+                start=query.start,
                 max_subscriptions=self._settings.max_subscriptions,
                 authenticated=True,
             ),

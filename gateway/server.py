@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import platform
+import secrets
 import socket
 import time
 from collections.abc import Iterable
@@ -31,6 +32,8 @@ from gateway.transports.room import Room
 from gateway.transports.sweep import Sweep
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, connect_options
+from gateway.upstream.reads import StreamReads
+from gateway.upstream.replay import Replay
 from gateway.upstream.tap import Tap
 
 SHUTDOWN_S = 2
@@ -81,7 +84,14 @@ class Replica(Sampler):
         random = Random()
         self._feeds = Feeds()
         self._event_log = Log(settings.log_bytes, self._feeds.tree)
-        self._hub = Hub(self._event_log, self._feeds, defer=loop.call_soon, now=loop.time, uncovered=self._uncovered)
+        self._hub = Hub(
+            self._event_log,
+            self._feeds,
+            defer=loop.call_soon,
+            now=loop.time,
+            uncovered=lambda reader: self._replay.take(reader),
+            replay_limit=settings.replay_limit,
+        )
         self._intake = Intake(
             self._event_log,
             stream=settings.stream,
@@ -95,8 +105,36 @@ class Replica(Sampler):
             on_change=lambda up: self._tap.nats_changed(up),
             on_trouble=lambda event, fields: self._tap.nats_trouble(event, fields),
         )
-        self._api = StreamApi(self._nats, shape_of(settings))
-        self._tap = Tap(self._nats, self._api, self._hub, self._intake, linger_s=settings.linger_s, log=self._log)
+        # Reads of the stream go over a connection of their own: a storm of them must not delay live messages.
+        self._nats_reads = NatsConnection(
+            options,
+            random=random,
+            on_change=lambda up: None,
+            on_trouble=lambda event, fields: self._tap.nats_trouble(event, fields),
+        )
+        shape = shape_of(settings)
+        inbox = f"_INBOX.natsgate.{secrets.token_hex(8)}"
+        self._api = StreamApi(self._nats, shape)
+        self._reads = StreamReads(self._nats_reads, settings.stream, inbox)
+        self._tap = Tap(
+            self._nats,
+            self._api,
+            self._reads,
+            self._hub,
+            self._intake,
+            linger_s=settings.linger_s,
+            warm_s=settings.warm_s,
+            log=self._log,
+        )
+        self._replay = Replay(
+            self._hub,
+            StreamApi(self._nats_reads, shape),
+            self._reads,
+            self._tap.usable,
+            snapshot_limit=settings.snapshot_limit,
+            max_event_bytes=settings.max_event_bytes,
+            log=self._log,
+        )
         periods = (1.0, settings.heartbeat_s / 4, settings.ws_ping_s / 4, settings.ws_pong_timeout_s / 4)
         self._sweep = Sweep(
             min(*periods, settings.write_timeout_s / 4 or 1.0, settings.request_timeout_s / 4 or 1.0),
@@ -111,6 +149,7 @@ class Replica(Sampler):
             random=random,
             replica=settings.replica,
             readers_changed=self._tap.readers_changed,
+            upstream_up=lambda: self._tap.usable.is_set() or not self._tap.usable_once,
             heartbeat_s=settings.heartbeat_s,
             write_timeout_s=settings.write_timeout_s,
             ws_ping_s=settings.ws_ping_s,
@@ -144,15 +183,16 @@ class Replica(Sampler):
             Health(self.readiness, page if metrics_sock is None else None),
             self._api.publish,
         )
-        limits = Limits(
-            settings.max_header_bytes, settings.request_timeout_s, self._sweep, self._room.now, self._refused
-        )
+        limits = Limits(settings.max_header_bytes, settings.request_timeout_s, self._room.now, self._refused)
+        self._sweep.add(limits)
         server = HttpServer(app.asgi(), limits, on_signal=self._signalled, graceful_s=SHUTDOWN_S)
         self._server = server
         self._log.info("listening", url=f"http://{_bound(sock)}", replica=settings.replica, version=__version__)
         gc.freeze()  # what lives as long as the process need not be walked by every collection
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(self._nats.run()), tasks.create_task(self._tap.run())]
+            background = [
+                tasks.create_task(each.run()) for each in (self._nats, self._nats_reads, self._tap, self._replay)
+            ]
             if settings.start_timeout_s:
                 background.append(tasks.create_task(self._started_in_time()))
             if metrics_sock is not None:
@@ -184,11 +224,6 @@ class Replica(Sampler):
                 f"not usable within {self._settings.start_timeout_s:g} s (NATSGATE_START_TIMEOUT_S): "
                 + "; ".join(self._tap.reasons)
             ) from None
-
-    def _uncovered(self, reader: Any) -> None:
-        from gateway.core.closing import Closing
-
-        reader.sink.end(Closing.OVERLOADED)
 
     def _refused(self, reason: str) -> None:
         self._room.rejected[reason] += 1
@@ -250,8 +285,16 @@ class Replica(Sampler):
         sent = {(name,): float(each.bytes) for name, each in hub.delivered.items()}
         yield Sample("natsgate_deliveries_total", "Events written to clients.", events, ("transport",))
         yield Sample("natsgate_sent_bytes_total", "Bytes of events written to clients.", sent, ("transport",))
-        yield Sample("natsgate_replayed_events_total", "Events read forward.", {("log",): hub.replayed}, ("source",))
-        yield Sample("natsgate_holes_seen_total", "Holes seen in the live path.", {(): self._intake.holes})
+        replayed = {(source,): float(n) for source, n in hub.replayed.items()}
+        yield Sample("natsgate_replayed_events_total", "Events read forward.", replayed, ("source",))
+        replays = {("log", "done"): float(hub.resumed)} | {
+            ("stream", outcome): float(n) for outcome, n in self._replay.outcomes.items()
+        }
+        yield Sample("natsgate_replays_total", "Readers that read forward.", replays, ("source", "outcome"))
+        gaps = {(reason,): float(n) for reason, n in hub.gaps.items()}
+        yield Sample("natsgate_gaps_total", "Gaps told to clients.", gaps, ("reason",))
+        repaired = {(found_by,): float(n) for found_by, n in self._tap.repaired.items()}
+        yield Sample("natsgate_holes_repaired_total", "Holes filled, by what found them.", repaired, ("found_by",))
         yield Sample("natsgate_log_bytes", "Bytes held by the event log.", {(): log.bytes})
         yield Sample("natsgate_log_events", "Events held by the event log.", {(): len(log)})
         yield Sample("natsgate_nats_connected", "1 while NATS is connected.", {(): float(self._nats.connected)})

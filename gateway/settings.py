@@ -157,6 +157,11 @@ class Settings(BaseModel):
     max_event_bytes: Bytes = Field(default=256 * 2**10, description="Larger events are dropped and counted, bytes.")
     max_filters: Count = Field(default=32, description="Filters in one feed.")
     max_subscriptions: Count = Field(default=128, description="Feeds of one WebSocket connection.")
+    replay_limit: Count = Field(default=10000, description="Matching events a client may replay when it connects.")
+    snapshot_limit: Annotated[int, Field(ge=1, le=1024)] = Field(default=1000, description="Subjects in one snapshot.")
+    warm_s: Seconds = Field(
+        default=60, description="Seconds of the stream that are read into the log when the subscription opens. 0: none."
+    )
     ws_max_message_bytes: Bytes = Field(default=64 * 2**10, description="Largest WebSocket message taken, bytes.")
     ws_max_errors: Count = Field(default=10, description="Errors after which a WebSocket connection is closed.")
     request_timeout_s: Seconds = Field(

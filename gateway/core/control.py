@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gateway.core.closing import Closing
+
+GapReason = Literal["expired", "recreated", "ahead", "too_far"]
+"""Why events are gone: older than the stream keeps, of an earlier life of the stream, a cursor that the stream has
+not reached (it was restored to an earlier state), or more of them than a client may replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,24 @@ def ready(cursor: bytes, replayed: int, snapshot: int) -> Control:
     """Replay is done; events are live from here. `replayed` and `snapshot` count events."""
     fields = {"cursor": cursor.decode("ascii"), "replayed": replayed, "snapshot": snapshot}
     return Control("ready", fields, cursor, of_feed=True)
+
+
+def gap(reason: GapReason, begin: bytes | None, end: bytes, *, moves: bool) -> Control:
+    """Events are gone for this client.
+
+    Args:
+        reason: why.
+        begin, end: cursors; everything in (begin, end] is gone. `begin` None: it means nothing here.
+        moves: whether the client stands at `end` from now on. Where a snapshot follows it does not yet: a client
+            that is cut within the snapshot has to come back to the same gap, and to the whole snapshot.
+    """
+    fields = {"reason": reason, "from": None if begin is None else begin.decode("ascii"), "to": end.decode("ascii")}
+    return Control("gap", fields, end if moves else None, of_feed=True)
+
+
+def cursor(where: bytes) -> Control:
+    """Nothing came for a while; this is where the client stands, so that its cursor does not age out."""
+    return Control("cursor", {"cursor": where.decode("ascii")}, where, of_feed=True)
 
 
 def state(upstream_up: bool) -> Control:

@@ -24,6 +24,9 @@ class Dialect(Protocol):
     def events(self, feed: Feed, events: list[Event]) -> bytes:
         """The bytes of one or more good events: the same for every reader of the feed in this dialect."""
 
+    def snapshot(self, feed: Feed, events: list[Event]) -> bytes:
+        """The bytes of one or more events of a snapshot, which have no cursor."""
+
     def control(self, feed: Feed | None, message: Control, more: dict[str, Any]) -> bytes:
         """The bytes of a control message, empty where the dialect does not speak it. `more`: further fields."""
 
@@ -40,6 +43,9 @@ class Sse:
         if self._named:
             return sse.chunk(b"".join([event.sse_named() for event in events]))
         return sse.chunk(b"".join([event.sse() for event in events]))
+
+    def snapshot(self, feed: Feed, events: list[Event]) -> bytes:
+        return sse.chunk(b"".join([event.sse_unplaced(named=self._named) for event in events]))
 
     def control(self, feed: Feed | None, message: Control, more: dict[str, Any]) -> bytes:
         name = b"natsgate." + message.name.encode("ascii")
@@ -59,6 +65,14 @@ class Envelope:
             parts += (frames.text_header(len(head) + len(tail)), head, tail)
         return b"".join(parts)
 
+    def snapshot(self, feed: Feed, events: list[Event]) -> bytes:
+        head = feed.head
+        tails = [
+            b'"subject":%b,"snapshot":true,"event":%b}' % (orjson.dumps(event.topic.subject), event.data)
+            for event in events
+        ]
+        return b"".join([part for tail in tails for part in (frames.text_header(len(head) + len(tail)), head, tail)])
+
     def control(self, feed: Feed | None, message: Control, more: dict[str, Any]) -> bytes:
         fields: dict[str, Any] = {"op": message.name}
         if message.of_feed and feed is not None:
@@ -76,6 +90,9 @@ class Raw:
 
     def events(self, feed: Feed, events: list[Event]) -> bytes:
         return b"".join([part for event in events for part in (frames.text_header(len(event.data)), event.data)])
+
+    def snapshot(self, feed: Feed, events: list[Event]) -> bytes:
+        return self.events(feed, events)
 
     def control(self, feed: Feed | None, message: Control, more: dict[str, Any]) -> bytes:
         if not self._control:

@@ -78,6 +78,11 @@ class Event:
             self.cost += len(block)
         return block
 
+    def sse_unplaced(self, *, named: bool) -> bytes:
+        """The SSE block of a snapshot: without an id, since it moves nobody."""
+        name = b"event: %b\n" % self._name if named and self._name else b""
+        return b"%bdata: %b\n\n" % (name, self.data)
+
     def sse_named(self) -> bytes:
         """The SSE block with its `event:` line; rarer, so made anew each time."""
         return b"event: %b\n%b" % (self._name, self.sse()) if self._name else self.sse()

@@ -6,17 +6,18 @@ for all. Reading forward is budgeted per turn, so that a storm of it never holds
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
 from gateway.core import control
-from gateway.core.control import Control
+from gateway.core.control import Control, GapReason
 from gateway.core.event import Event
 from gateway.core.feed import Feed, Feeds
 from gateway.core.log import Log
-from gateway.core.reader import Place, Reader
+from gateway.core.reader import OTHER_LIFE, UNPLACED, Place, Reader
+from gateway.core.start import NOW
 
 FLUSH_EVENTS = 512
 """Events per fan-out write: bounds what one write hands to a socket."""
@@ -46,14 +47,18 @@ class Hub:
         feeds: the registry of feeds.
         defer: has a callable called in the loop's next turn.
         now: monotonic seconds.
-        uncovered: told of a reader whose cursor lies before the log's beginning; it is READING from then on,
-            until somebody calls `resume_at` or `leave`.
+        uncovered: told of a reader that the log alone cannot serve; it is READING from then on, and whoever was told
+            uses `takes`, `give`, `gap`, `show` and `brought` on it.
+        replay_limit: matching events that a client may replay when it connects; 0 means no limit.
 
     Attributes:
         open: whether the log is being fed; until then readers wait.
         flushed: everything up to this sequence was handed to the live readers.
         delivered: counts by transport.
-        replayed: events read forward from the log.
+        replayed: events read forward, by source (`log`, `stream`).
+        resumed: readers that came with a cursor and were served from the log.
+        gaps: gaps told, by reason.
+        life: goes up with every `reborn`: what was read of an earlier life is worth nothing.
         on_flush: called after a fan-out that wrote something.
     """
 
@@ -65,14 +70,19 @@ class Hub:
         defer: Callable[[Callable[[], None]], object],
         now: Callable[[], float],
         uncovered: Callable[[Reader], None],
+        replay_limit: int = 0,
     ) -> None:
         self.log = log
         self.feeds = feeds
+        self.replay_limit = replay_limit
         self.open = False
         self.flushed = 0
         self.delivered = {"sse": Delivered(), "ws": Delivered()}
-        self.replayed = 0
+        self.replayed = {"log": 0, "stream": 0}
+        self.resumed = 0
+        self.gaps: Counter[str] = Counter()
         self.live = 0
+        self.life = 0
         self.on_flush: Callable[[], None] | None = None
         self.readers: set[Reader] = set()
         self._defer = defer
@@ -85,6 +95,11 @@ class Hub:
         self._pump_due = False
         self._flushing = False
         self._stalled: list[Reader] = []
+
+    @property
+    def behind(self) -> int:
+        """How many readers are not at the head."""
+        return len(self.readers) - self.live
 
     # The log's side
 
@@ -112,10 +127,31 @@ class Hub:
             self._flush_due = True
             self._defer(self.flush)
 
+    def rebased(self) -> None:
+        """The log was begun anew further up in the same life of the stream: everybody reads on from where it is."""
+        for reader in self.readers:
+            if reader.place is Place.LIVE:
+                self._settle(reader)
+                self._put(reader)
+        self.flushed = self.log.head
+
+    def reborn(self) -> None:
+        """The log was begun anew in another life of the stream: no cursor means anything any more."""
+        self.life += 1
+        for reader in self.readers:
+            self._settle(reader)
+            if reader.cursor != UNPLACED:
+                reader.cursor = OTHER_LIFE
+        self.flushed = self.log.head
+        self._ahead.clear()
+        for reader in self.readers:
+            if reader.place in (Place.LIVE, Place.WAITING, Place.BEHIND):
+                self._put(reader)
+
     # The connections' side
 
     def join(self, reader: Reader) -> None:
-        """Begin to serve a reader, from its cursor or from now."""
+        """Begin to serve a reader, where its `start` says."""
         self.readers.add(reader)
         if self.open:
             self._put(reader)
@@ -142,17 +178,56 @@ class Hub:
         if reader.place is Place.STALLED:
             self._put(reader)
 
-    def resume_at(self, reader: Reader, cursor: int) -> None:
-        """A reader that was `uncovered` has been brought to this cursor."""
-        if reader.place is Place.READING:
-            reader.cursor = cursor
-            self._put(reader)
-
     def tell(self, reader: Reader, message: Control) -> None:
         """Write a control message to a reader."""
         data = reader.dialect.control(reader.feed, message, reader.sink.identity if message.name == "ready" else {})
         if data:
             reader.write(data)
+
+    def checkpoint(self, reader: Reader) -> None:
+        """Tell a live reader where it stands."""
+        self.tell(reader, control.cursor(self.log.cursor(self.flushed)))
+
+    # The side of whoever reads the stream
+
+    def takes(self, reader: Reader) -> bool:
+        """Whether a reader is still READING and its socket takes bytes. One with a full socket asks again later."""
+        if reader.place is Place.READING and reader.sink.paused:
+            reader.place = Place.STALLED
+        return reader.place is Place.READING
+
+    def give(self, reader: Reader, data: bytes, events: int, upto: int) -> None:
+        """Write what was read for a READING reader; it stands at `upto` then."""
+        reader.cursor = upto
+        if data:
+            self._count(reader, "stream", events, len(data))
+            reader.write(data)
+
+    def show(self, reader: Reader, events: list[Event], upto: int) -> None:
+        """Write a snapshot, whole, to a READING reader; it goes on behind `upto`."""
+        if reader.place is Place.READING:
+            reader.snapshot = len(events)
+            reader.announced = False
+            if events:
+                reader.write(reader.dialect.snapshot(reader.feed, events))
+            self.brought(reader, upto)
+
+    def gap(self, reader: Reader, reason: GapReason, upto: int, *, snapshot: bool = False) -> None:
+        """Tell a READING reader that everything from its cursor to `upto` is gone. `snapshot`: one follows."""
+        begin = None
+        if reason in ("expired", "too_far") and reader.cursor >= 0:
+            begin = self.log.cursor(reader.cursor)
+        reader.cursor = upto
+        reader.gaps += 1
+        self.gaps[reason] += 1
+        self.tell(reader, control.gap(reason, begin, self.log.cursor(upto), moves=not snapshot))
+        reader.sink.gapped()
+
+    def brought(self, reader: Reader, cursor: int) -> None:
+        """A READING reader stands here now, and goes on by itself."""
+        if reader.place is Place.READING:
+            reader.cursor = cursor
+            self._put(reader)
 
     # How readers move
 
@@ -164,9 +239,11 @@ class Hub:
             self.live -= 1
 
     def _put(self, reader: Reader) -> None:
+        if reader.cursor == UNPLACED:
+            self._place_first(reader)
         if reader.cursor < 0:
-            reader.cursor = self.flushed
-        if reader.cursor > self.flushed:
+            self._hand_on(reader)
+        elif reader.cursor > self.flushed:
             # Another replica was faster and handed out this cursor: not a gap, only early.
             reader.place = Place.WAITING
             heappush(self._ahead, (reader.cursor, next(self._tie), reader))
@@ -175,9 +252,28 @@ class Hub:
         else:
             reader.place = Place.BEHIND
             self._queue.append(reader)
-            if not self._pump_due:
-                self._pump_due = True
-                self._defer(self.pump)
+            self._pump_soon()
+
+    def _place_first(self, reader: Reader) -> None:
+        """Serve from memory what memory can serve; everything else needs to know more of the stream."""
+        start = reader.start
+        if start is NOW or start == NOW:
+            reader.cursor = self.flushed
+        elif start.cursor is not None and start.cursor.incarnation == self.log.incarnation:
+            sequence = start.cursor.sequence
+            near = not self.replay_limit or start.until_head or self.flushed - sequence <= self.replay_limit
+            if self.log.base <= sequence <= self.flushed and near:
+                reader.cursor = sequence
+                self.resumed += 1
+
+    def _hand_on(self, reader: Reader) -> None:
+        reader.place = Place.READING
+        self._uncovered(reader)
+
+    def _pump_soon(self) -> None:
+        if not self._pump_due:
+            self._pump_due = True
+            self._defer(self.pump)
 
     def pump(self) -> None:
         """Let those behind read forward, each a slice, within the turn's budget."""
@@ -190,14 +286,12 @@ class Hub:
             reader = self._queue.popleft()
             if reader.place is Place.BEHIND:
                 budget -= 256 + self._read(reader)
-        if self._queue and not self._pump_due:
-            self._pump_due = True
-            self._defer(self.pump)
+        if self._queue:
+            self._pump_soon()
 
     def _read(self, reader: Reader) -> int:
         if reader.cursor < self.log.base:
-            reader.place = Place.READING
-            self._uncovered(reader)
+            self._hand_on(reader)
             return 0
         taken = self.log.read(reader.feed, reader.cursor, SLICE_BYTES)
         reader.cursor = taken.upto
@@ -207,10 +301,8 @@ class Hub:
             for event in taken.events:
                 self.log.charge(event)
             self.log.evict()
-            reader.replayed += len(taken.events)
-            self.replayed += len(taken.events)
             written = len(data)
-            self._count(reader, len(taken.events), written)
+            self._count(reader, "log", len(taken.events), written)
             reader.write(data)
         if reader.place is not Place.BEHIND:
             return written  # the write filled the socket
@@ -226,7 +318,9 @@ class Hub:
         self.live += 1
         if not reader.announced:
             reader.announced = True
-            self.tell(reader, control.ready(self.log.cursor(self.flushed), reader.replayed, 0))
+            self.tell(reader, control.ready(self.log.cursor(self.flushed), reader.replayed, reader.snapshot))
+            if reader.start.until_head:
+                reader.sink.reached_head(reader)
 
     def flush(self) -> None:
         """Fan out what the log has taken in since the last flush."""
@@ -285,12 +379,9 @@ class Hub:
                 self._put(reader)
         self.flushed = self.log.base
 
-    @property
-    def behind(self) -> int:
-        """How many readers are not at the head."""
-        return len(self.readers) - self.live
-
-    def _count(self, reader: Reader, events: int, size: int) -> None:
+    def _count(self, reader: Reader, source: str, events: int, size: int) -> None:
+        reader.replayed += events
+        self.replayed[source] += events
         delivered = self.delivered[reader.dialect.transport]
         delivered.events += events
         delivered.bytes += size

@@ -3,6 +3,9 @@
 The stream republishes each message it stored with the headers `Nats-Stream`, `Nats-Subject`, `Nats-Sequence`,
 `Nats-Time-Stamp`, `Nats-Last-Sequence` (NATS ADR-28). A publisher can send headers of these names itself; the genuine
 ones are appended behind them, so the last block counts.
+
+Sequences are contiguous, so the next one either is the head's successor or shows a hole: NATS's live path may drop
+messages without a word. At a hole the intake holds: what comes is kept aside until the hole was filled from the stream.
 """
 
 from __future__ import annotations
@@ -11,18 +14,25 @@ from typing import NamedTuple
 
 from gateway.core.log import Log
 
-OPENING_BYTES = 16 * 1024 * 1024
-"""What is kept of live messages while the tap opens and the log's beginning is not known yet."""
+HOLD_BYTES = 16 * 1024 * 1024
+"""What is kept aside while a hole is filled. Over it the newest are let go, and show as the next hole."""
 
-
+HELD_OVERHEAD_BYTES = 200
+_LARGEST_SEQUENCE = 2**64 - 1
 _STAMP = b"\r\nNats-Time-Stamp: "
 
 
 class Hole(NamedTuple):
-    """Sequences that the live path never delivered: everything in (after, before)."""
+    """Sequences that the live path has not delivered: everything in (after, before)."""
 
     after: int
     before: int
+
+
+class _Live(NamedTuple):
+    sequence: int
+    subject: bytes
+    payload: bytes
 
 
 class Intake:
@@ -38,7 +48,9 @@ class Intake:
     Attributes:
         received: messages by root.
         holes: how many holes were seen.
-        last_stamp: the headers of the newest message from its sequence on.
+        held_bytes: what is kept aside.
+        repeated: how many messages came with a sequence that the log already has. A few are usual after a hole was
+            filled; a stream that was created anew shows itself by them.
     """
 
     def __init__(
@@ -48,66 +60,110 @@ class Intake:
         self._stream = stream.encode("utf-8")
         self._prefix = len(live_prefix.encode("utf-8")) + 1
         self._max_event_bytes = max_event_bytes
-        self._opening: list[tuple[bytes, bytes, bytes]] | None = []
-        self._opening_bytes = 0
+        self._held: list[_Live] | None = []
+        self._stamps = b""
         self.received = {root.encode("ascii"): 0 for root in roots}
         self.holes = 0
-        self.last_stamp = b""
+        self.held_bytes = 0
+        self.repeated = 0
 
-    def opening(self) -> None:
-        """A tap is being opened: hold what it delivers until `begin` says where the log begins."""
-        self._opening = []
-        self._opening_bytes = 0
+    # Holding
 
-    def begin(self, incarnation: str, base: int) -> list[Hole]:
-        """The log begins behind `base`; take in what came meanwhile. Returns the holes in it."""
-        held, self._opening = self._opening or [], None
-        self._log.reset(incarnation, base)
-        return [hole for each in held if (hole := self._take(*each)) is not None]
+    @property
+    def holding(self) -> bool:
+        """Whether live messages are kept aside."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """Keep live messages aside from now on."""
+        if self._held is None:
+            self._held = []
+
+    def forget(self) -> None:
+        """Hold, and forget what was kept aside: the tap is closed, or the stream is another one."""
+        self._held = []
+        self.held_bytes = 0
+
+    def fill(self, sequence: int, subject: bytes, payload: bytes, *, counted: bool) -> None:
+        """Take a message that was read from the stream. What the log has already is passed over.
+
+        Args:
+            sequence, subject, payload: the message.
+            counted: whether it counts when it is dropped: what merely warms the log was dropped by others before.
+        """
+        if sequence > self._log.head:
+            if not counted and self._max_event_bytes and len(payload) > self._max_event_bytes:
+                self._log.append(sequence, subject, None)
+            else:
+                self._append(sequence, subject, payload)
+
+    def release(self) -> Hole | None:
+        """Take in what was kept aside, and let live messages flow again, unless there is (another) hole: it is
+        returned, and the intake goes on holding."""
+        held, self._held = self._held or [], None
+        for position, each in enumerate(held):
+            if each.sequence > self._log.head + 1:
+                self._held = held[position:]
+                self.held_bytes = sum(len(rest.payload) + HELD_OVERHEAD_BYTES for rest in self._held)
+                return Hole(self._log.head, each.sequence)
+            if each.sequence == self._log.head + 1:
+                self._append(*each)
+        self.held_bytes = 0
+        return None
+
+    def refuse_beyond(self, last: int) -> None:
+        """Drop what was kept aside with a sequence that the stream's leader has not reached: it is forged."""
+        genuine = []
+        for each in self._held or []:
+            if each.sequence <= last:
+                genuine.append(each)
+            else:
+                self._drop("bad_sequence", each.subject)
+        if self._held is not None:
+            self._held = genuine
+
+    # The live path
 
     def receive(self, subject: bytes, headers: bytes | None, payload: bytes) -> Hole | None:
-        """Take one message as the wire brought it. Returns the hole that it revealed, if any."""
-        if headers is None:
-            self._drop("not_from_stream", subject)
-            return None
-        if self._opening is not None:
-            # Over the bound the newest are let go: the first message after `begin` then shows the hole.
-            self._opening_bytes += len(payload) + len(headers) + len(subject) + 200
-            if self._opening_bytes <= OPENING_BYTES:
-                self._opening.append((subject, headers, payload))
-            return None
-        return self._take(subject, headers, payload)
-
-    def _take(self, subject: bytes, headers: bytes, payload: bytes) -> Hole | None:
-        block = headers.rfind(b"\r\nNats-Stream: ")
-        if block < 0 or headers[block + 15 : headers.find(b"\r\n", block + 15)] != self._stream:
+        """Take one message as the wire brought it. Returns the hole that it reveals, if any; then it is held."""
+        block = -1 if headers is None else headers.rfind(b"\r\nNats-Stream: ")
+        if headers is None or block < 0 or headers[block + 15 : headers.find(b"\r\n", block + 15)] != self._stream:
             self._drop("not_from_stream", subject)
             return None
         at = headers.find(b"\r\nNats-Sequence: ", block)
         digits = headers[at + 17 : headers.find(b"\r\n", at + 17)] if at > 0 else b""
-        if not digits.isdigit():
+        sequence = int(digits) if digits.isdigit() and len(digits) <= 20 else 0
+        if not 0 < sequence <= _LARGEST_SEQUENCE:
             self._drop("bad_sequence", subject)
             return None
-        sequence = int(digits)
-        log = self._log
-        head = log.head
-        if sequence <= head:
-            return None  # seen before: routes and reconnects may deliver twice, the log takes it once
         subject = subject[self._prefix :]
         root = subject[: subject.find(b".")]
         if root in self.received:
             self.received[root] += 1
-        hole = None
-        if sequence != head + 1:
-            self.holes += 1
-            hole = Hole(head, sequence)
+        self._stamps = headers
+        if self._held is not None:
+            self.held_bytes += len(payload) + HELD_OVERHEAD_BYTES
+            if self.held_bytes <= HOLD_BYTES:
+                self._held.append(_Live(sequence, subject, payload))
+            return None
+        expected = self._log.head + 1
+        if sequence == expected:
+            self._append(sequence, subject, payload)
+            return None
+        if sequence < expected:
+            self.repeated += 1
+            return None
+        self.holes += 1
+        self._held = [_Live(sequence, subject, payload)]
+        self.held_bytes = len(payload) + HELD_OVERHEAD_BYTES
+        return Hole(expected - 1, sequence)
+
+    def _append(self, sequence: int, subject: bytes, payload: bytes) -> None:
         if self._max_event_bytes and len(payload) > self._max_event_bytes:
             self._drop("too_large", subject)
-            log.append(sequence, subject, None)
+            self._log.append(sequence, subject, None)
         else:
-            log.append(sequence, subject, payload)
-        self.last_stamp = headers[at + 17 :]
-        return hole
+            self._log.append(sequence, subject, payload)
 
     def _drop(self, reason: str, subject: bytes) -> None:
         self._log.count_drop(reason, subject.decode("utf-8", "replace"))
@@ -115,5 +171,7 @@ class Intake:
     @property
     def stored_at(self) -> str:
         """When the stream stored the newest message, as the server wrote it (RFC 3339, UTC); empty if unknown."""
-        _, found, rest = self.last_stamp.partition(_STAMP)
-        return rest.split(b"\r", 1)[0].decode("ascii", "replace") if found else ""
+        begin = self._stamps.rfind(_STAMP)
+        if begin < 0:
+            return ""
+        return self._stamps[begin + len(_STAMP) :].split(b"\r", 1)[0].decode("ascii", "replace")

@@ -10,6 +10,8 @@ import orjson
 
 from gateway.core import frames
 from gateway.core.errors import BadRequest, ClientError
+from gateway.core.query import parse_start
+from gateway.core.start import Start
 
 Ref = int | float | str | None
 """What a client marks a request with; it comes back in the reply."""
@@ -27,10 +29,11 @@ class BadOp(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """`subscribe`: begin a feed of these filters, as the client spelled them."""
+    """`subscribe`: begin a feed of these filters, as the client spelled them, at `start`."""
 
     ref: Ref
     subjects: tuple[str, ...]
+    start: Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def parse_op(message: bytes) -> Op:
     op = content.get("op")
     match op:
         case "subscribe":
-            return Subscribe(ref, _subjects(content, ref))
+            return Subscribe(ref, _subjects(content, ref), _start(content, ref))
         case "unsubscribe":
             return Unsubscribe(ref, _text(content, "feed", ref))
         case "ping":
@@ -93,6 +96,16 @@ def _subjects(content: Mapping[str, Any], ref: Ref) -> tuple[str, ...]:
     if not isinstance(given, list) or not given or not all(isinstance(each, str) for each in given):
         raise BadOp('subjects is to be a list of filters, such as ["repo.42.>"].', code="bad_request", ref=ref)
     return tuple(given)
+
+
+def _start(content: Mapping[str, Any], ref: Ref) -> Start:
+    for key, kind in (("cursor", str), ("since", str), ("snapshot", bool)):
+        if content.get(key) is not None and not isinstance(content[key], kind):
+            raise BadOp(f"{key} is to be a {'boolean' if kind is bool else 'string'}.", code="bad_request", ref=ref)
+    try:
+        return parse_start(cursor=content.get("cursor"), since=content.get("since"), snapshot=content.get("snapshot"))
+    except BadRequest as error:
+        raise BadOp(error.detail, code=error.code, ref=ref) from None
 
 
 def _text(content: Mapping[str, Any], key: str, ref: Ref) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from gateway.core.cursor import parse_cursor
 from gateway.core.errors import BadRequest
+from gateway.core.start import Start, parse_since
 from gateway.core.subjects import Filter, parse_filter
 
 _SWITCH = {"true": True, "1": True, "": True, "false": False, "0": False}
-_LATER = ("since", "snapshot", "until")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,35 +19,75 @@ class StreamQuery:
 
     Attributes:
         subjects: filters as the client wrote them, percent-decoded once.
+        start: where the feed begins.
         named: whether events carry their type as a name (SSE).
         control: whether control frames come between raw events (WebSocket).
     """
 
     subjects: tuple[str, ...]
+    start: Start
     named: bool = False
     control: bool = False
 
 
-def parse_query(items: Sequence[tuple[str, str]]) -> StreamQuery:
+def parse_query(
+    items: Sequence[tuple[str, str]], *, last_event_id: str | None = None, snapshot: bool = False
+) -> StreamQuery:
     """Read a query, as percent-decoded pairs. Unknown names are ignored: caches and proxies add their own.
 
+    Args:
+        items: the pairs.
+        last_event_id: the header of that name; it wins over the parameter. Empty is as good as absent.
+        snapshot: what holds when the query does not say.
+
     Raises:
-        BadRequest: a value means nothing; the detail names it.
+        BadRequest: a value means nothing, or two exclude each other; the detail names them.
     """
     subjects = tuple(value for name, value in items if name == "subject")
-    for name, _ in items:
-        if name in _LATER:
-            raise BadRequest(f"{name} is not built yet; leave it out.")
-    return StreamQuery(subjects, named=_switch(items, "named"), control=_switch(items, "control"))
+    cursor = last_event_id or _once(items, "last_event_id")
+    asked = _switch(items, "snapshot", None)
+    start = parse_start(
+        cursor=cursor, since=_once(items, "since"), snapshot=asked, by_default=snapshot, until=_once(items, "until")
+    )
+    return StreamQuery(
+        subjects, start, named=bool(_switch(items, "named", False)), control=bool(_switch(items, "control", False))
+    )
 
 
-def _switch(items: Sequence[tuple[str, str]], name: str) -> bool:
+def parse_start(
+    *, cursor: str | None, since: str | None, snapshot: bool | None, by_default: bool = False, until: str | None = None
+) -> Start:
+    """Read where a feed begins.
+
+    Raises:
+        BadRequest: a value means nothing, or `since` and `snapshot` are both asked for.
+    """
+    if since is not None and snapshot:
+        raise BadRequest("since and snapshot exclude each other: a snapshot is the present, whatever came before.")
+    if until not in (None, "head"):
+        raise BadRequest("until is to be head, or left out.")
+    return Start(
+        cursor=parse_cursor(cursor) if cursor else None,
+        since=parse_since(since) if since is not None else None,
+        snapshot=by_default and since is None if snapshot is None else snapshot,
+        until_head=until is not None,
+    )
+
+
+def _once(items: Sequence[tuple[str, str]], name: str) -> str | None:
     values = [value for each, value in items if each == name]
-    if not values:
-        return False
-    if len(values) > 1 or values[0] not in _SWITCH:
-        raise BadRequest(f"{name} is to be true or false, once.")
-    return _SWITCH[values[0]]
+    if len(values) > 1:
+        raise BadRequest(f"{name} is given twice.")
+    return values[0] if values else None
+
+
+def _switch(items: Sequence[tuple[str, str]], name: str, absent: bool | None) -> bool | None:
+    value = _once(items, name)
+    if value is None:
+        return absent
+    if value not in _SWITCH:
+        raise BadRequest(f"{name} is to be true or false.")
+    return _SWITCH[value]
 
 
 def parse_filters(subjects: Sequence[str], roots: Collection[str], most: int) -> list[Filter]:

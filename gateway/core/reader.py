@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from gateway.core.dialect import Dialect
 from gateway.core.feed import Feed
+from gateway.core.start import NOW, Start
 
 
 class Place(Enum):
@@ -15,7 +16,7 @@ class Place(Enum):
 
     WAITING  nothing can be said yet: the tap is not open, or the cursor is beyond the head
     BEHIND   in the queue of those that read forward
-    READING  before the log's beginning: a read of the stream is under way for it
+    READING  the log alone cannot serve it: a read of the stream is under way for it
     STALLED  its socket is full; it keeps its cursor
     LIVE     at the head: each new event is written to it at once
     GONE     left; nothing is written to it any more
@@ -27,6 +28,13 @@ class Place(Enum):
     STALLED = auto()
     LIVE = auto()
     GONE = auto()
+
+
+UNPLACED = -1
+"""The cursor of a reader whose `start` has not been looked at yet."""
+
+OTHER_LIFE = -2
+"""The cursor of a reader that stood in an earlier life of the stream."""
 
 
 class Sink(Protocol):
@@ -43,28 +51,54 @@ class Sink(Protocol):
     @property
     def identity(self) -> dict[str, Any]: ...
 
+    def gapped(self) -> None:
+        """A gap was told; a connection that cannot go on with one ends."""
+
+    def reached_head(self, reader: Reader) -> None:
+        """A reader that was to end at the head is there."""
+
 
 class Reader:
     """One feed of one connection.
 
     Attributes:
+        start: what the client asked for.
         cursor: everything up to this sequence was written. Meaningless while LIVE (then it is the hub's
-            `flushed`: fan-out touches no reader); -1 means "from now" until the reader is placed.
+            `flushed`: fan-out touches no reader), and negative where it has none: see UNPLACED and OTHER_LIFE.
         write: takes bytes for the socket; never blocks, never raises.
         announced: whether `ready` was written.
-        replayed: events written by reading forward.
+        replayed, snapshot: events written by reading forward, and as a snapshot.
+        gaps: how many were told.
+        told_at: when the client was last told where it stands by other means than events (monotonic seconds).
     """
 
-    __slots__ = ("announced", "cursor", "dialect", "feed", "place", "replayed", "sink", "write")
+    __slots__ = (
+        "announced",
+        "cursor",
+        "dialect",
+        "feed",
+        "gaps",
+        "place",
+        "replayed",
+        "sink",
+        "snapshot",
+        "start",
+        "told_at",
+        "write",
+    )
 
     def __init__(
-        self, feed: Feed, dialect: Dialect, sink: Sink, write: Callable[[bytes], None], cursor: int = -1
+        self, feed: Feed, dialect: Dialect, sink: Sink, write: Callable[[bytes], None], start: Start = NOW
     ) -> None:
         self.feed = feed
         self.dialect = dialect
         self.sink = sink
         self.write = write
-        self.cursor = cursor
+        self.start = start
+        self.cursor = UNPLACED
         self.place = Place.WAITING
         self.announced = False
         self.replayed = 0
+        self.snapshot = 0
+        self.gaps = 0
+        self.told_at = 0.0

@@ -38,6 +38,7 @@ class RouteSpec(BaseModel):
     path: str
     transports: Annotated[tuple[Literal["sse", "ws"], ...], Field(min_length=1)] = ("sse", "ws")
     subjects: Annotated[tuple[str, ...], Field(min_length=1)]
+    snapshot: bool = False
     framing: Literal["envelope", "raw"] = "envelope"
     publish: str | None = None
 

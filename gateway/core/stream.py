@@ -81,12 +81,15 @@ class StreamState:
     Attributes:
         incarnation: which life of the stream it is.
         first, last: the first and last stored sequence. An empty stream has first = last + 1.
+        messages, bytes: what it holds.
         config: its configuration.
     """
 
     incarnation: str
     first: int
     last: int
+    messages: int
+    bytes: int
     config: dict[str, Any]
 
 
@@ -104,6 +107,8 @@ def read_info(answer: bytes) -> StreamState:
             incarnation=incarnation_of(content["created"], epoch),
             first=int(state["first_seq"]),
             last=int(state["last_seq"]),
+            messages=int(state["messages"]),
+            bytes=int(state["bytes"]),
             config=config,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from gateway.core import control
 from gateway.core.closing import Closing
+from gateway.core.dialect import Dialect
 from gateway.core.reader import Reader
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ HIGH_WATER_BYTES = 64 * 1024
 """What may wait in the process for one socket before its connection counts as full."""
 
 LOW_WATER_BYTES = 16 * 1024
+CURSOR_HEARTBEATS = 4
+"""After how many heartbeats' time without an event a client is told its cursor."""
+
 CLOSE_TIMEOUT_S = 5.0
 """How long a connection that is ending may take to send its last bytes (and to answer a close frame)."""
 
@@ -28,6 +33,7 @@ class Connection(asyncio.Protocol):
     Attributes:
         id: the connection's name, for clients and logs.
         route: the label of the route it came by.
+        dialect: how it speaks.
         paused: whether the socket's buffers are full.
         ending: why it is being ended by us; None while it is served.
     """
@@ -37,6 +43,8 @@ class Connection(asyncio.Protocol):
         "_counted",
         "_deadline",
         "_pending",
+        "_told_up",
+        "dialect",
         "ending",
         "id",
         "paused",
@@ -48,8 +56,10 @@ class Connection(asyncio.Protocol):
 
     transport_name = ""
 
-    def __init__(self, room: Room, route: str) -> None:
+    def __init__(self, room: Room, route: str, dialect: Dialect) -> None:
         self.room = room
+        self.dialect = dialect
+        self._told_up = True
         self.route = route
         self.id = room.new_id()
         self.transport: asyncio.Transport | None = None
@@ -85,6 +95,20 @@ class Connection(asyncio.Protocol):
         return {}
 
     # Life
+
+    def gapped(self) -> None:
+        """A gap was told. Most connections go on."""
+
+    def reached_head(self, reader: Reader) -> None:
+        """A reader that was to end at the head is there."""
+
+    def checkpoint(self, reader: Reader, now: float) -> None:
+        """Tell a live reader where it stands when nothing came for a while, so that its cursor does not age out."""
+        if now - max(reader.told_at, reader.feed.delivered_at) >= CURSOR_HEARTBEATS * self.room.heartbeat_s:
+            if reader.told_at:
+                self.touched_at = now
+                self.room.hub.checkpoint(reader)
+            reader.told_at = now
 
     def attach(self, transport: asyncio.Transport, connections: set[object]) -> None:
         """Take the socket over. `connections`: the server's set, which it waits for when it shuts down."""
@@ -181,7 +205,17 @@ class Connection(asyncio.Protocol):
         elif self.paused:
             self._watch_progress(now)
         else:
+            if self._told_up is not self.room.upstream_up():
+                self._tell_state()
             self.beat(now)
+
+    def _tell_state(self) -> None:
+        """NATS went, or came back. The sweep tells everybody within a round, not all in one turn."""
+        self._told_up = not self._told_up
+        data = self.dialect.control(None, control.state(self._told_up), {})
+        if data:
+            self.touched_at = self.room.now()
+            self.write(data)
 
     def _watch_progress(self, now: float) -> None:
         # A full socket is written to by nobody, so what waits in it can only become less.

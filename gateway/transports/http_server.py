@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, cast
 
@@ -29,7 +29,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.transports.connection import Connection
-from gateway.transports.sweep import Sweep
 
 DETACH = "natsgate.detach"
 """The scope extension: a callable that takes a `Connection` and returns nothing."""
@@ -57,23 +56,35 @@ class _Gone:
         """There is nobody to write to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """What one request may cost before anybody looks at it. uvicorn and httptools have no such limits.
 
     Attributes:
         header_bytes: request line and headers; 0 means no limit.
         request_s: from the connection (or the first byte of a later request) to the whole request; 0 means no limit.
-        sweep: watches the time for all connections.
         now: monotonic seconds.
         refused: told of the reason of each refusal.
+        waiting: connections whose request is not whole yet. They leave it at once when it is: what held on to them
+            would keep every one of a herd in memory.
     """
 
     header_bytes: int
     request_s: float
-    sweep: Sweep
     now: Callable[[], float]
     refused: Callable[[str], None]
+    waiting: set[HttpProtocol] = field(default_factory=set)
+
+    @property
+    def gone(self) -> bool:
+        """For the sweep: these limits hold as long as the server runs."""
+        return False
+
+    def swept(self, now: float) -> None:
+        """For the sweep: requests that are not whole in time end their connections."""
+        for each in [each for each in self.waiting if now >= each.due]:
+            self.waiting.discard(each)
+            each.too_late()
 
 
 _REFUSALS = {
@@ -91,39 +102,44 @@ class HttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 by uvicorn, within limits, whose connections can be detached."""
 
     limits: Limits
+    due: float
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self._head_bytes = 0
         self._in_head = True
         self._refusal = 400
-        self._due = self.limits.now() + self.limits.request_s
+        self._wait_for_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.limits.waiting.discard(self)
+        super().connection_lost(exc)
+
+    def _wait_for_request(self) -> None:
         if self.limits.request_s:
-            self.limits.sweep.add(self)
+            self.due = self.limits.now() + self.limits.request_s
+            self.limits.waiting.add(self)
 
-    @property
-    def gone(self) -> bool:
-        """For the sweep: whether the connection has ended, or is somebody else's now."""
-        return self.transport.is_closing()
-
-    def swept(self, now: float) -> None:
-        """For the sweep: a request that is not whole in time ends its connection."""
-        if self._due and now >= self._due:
-            if self._head_bytes:
-                self._refuse(408)
-            else:
-                self.transport.close()
+    def too_late(self) -> None:
+        """The request did not come in time."""
+        if self._head_bytes:
+            self._refuse(408)
+        else:
+            self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        if self.limits.request_s:
-            self._due = self.limits.now() + self.limits.request_s
+        self._wait_for_request()
 
     def on_message_complete(self) -> None:
-        self._due = 0.0
+        self.limits.waiting.discard(self)
         self._head_bytes = 0
         super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self.limits.waiting.discard(self)
+        super().handle_websocket_upgrade()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -174,6 +190,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _detach(self, connection: Connection) -> None:
         self._unset_keepalive_if_required()
+        self.limits.waiting.discard(self)
         transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
         self.cycle.disconnected = True
         self.connections.discard(self)

@@ -24,6 +24,7 @@ class Room:
         random: for jitter.
         replica: this replica's name.
         readers_changed: called after a reader came or left.
+        upstream_up: whether NATS and the stream can be used.
         heartbeat_s, write_timeout_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors: settings.
         opened, closed, current: counts by (transport, route), (transport, reason), (transport, route).
         rejected: requests that became no connection, by reason.
@@ -35,6 +36,7 @@ class Room:
     random: Random
     replica: str
     readers_changed: Callable[[], None]
+    upstream_up: Callable[[], bool]
     heartbeat_s: float
     write_timeout_s: float
     ws_ping_s: float

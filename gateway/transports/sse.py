@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gateway.core import control, sse
@@ -10,6 +10,7 @@ from gateway.core.closing import Closing
 from gateway.core.dialect import SSE, SSE_NAMED
 from gateway.core.reader import Place, Reader
 from gateway.core.schedule import retry_ms
+from gateway.core.start import Start
 from gateway.core.subjects import Filter
 from gateway.transports.connection import Connection
 from gateway.transports.room import Room
@@ -22,29 +23,28 @@ class SseConnection(Connection):
         room: what all connections share.
         route: the label of the route.
         filters: what the client asked for and may have.
+        start: where it begins.
         named: whether events carry their type as a name.
-        headers: further response headers, as bytes, each line ended.
     """
 
-    __slots__ = ("_dialect", "_filters", "_headers", "_reader")
+    __slots__ = ("_filters", "_reader", "_start")
 
     transport_name = "sse"
 
-    def __init__(self, room: Room, route: str, filters: list[Filter], *, named: bool, headers: bytes = b"") -> None:
-        super().__init__(room, route)
-        self._headers = headers
+    def __init__(self, room: Room, route: str, filters: Sequence[Filter], start: Start, *, named: bool) -> None:
+        super().__init__(room, route, SSE_NAMED if named else SSE)
+        self._start = start
         self._filters = filters
-        self._dialect = SSE_NAMED if named else SSE
         self._reader: Reader | None = None
 
     def started(self) -> None:
         assert self.transport is not None
         wait = sse.retry(retry_ms(self.room.random))
-        self.write(sse.RESPONSE_HEAD + self._headers + b"\r\n" + sse.chunk(wait))
+        self.write(sse.RESPONSE_HEAD + b"\r\n" + sse.chunk(wait))
         feed = self.room.hub.feeds.acquire(self._filters)
-        self._filters, self._headers = [], b""
+        self._filters = ()
         # The hot path goes straight to the socket.
-        self._reader = Reader(feed, self._dialect, self, self.transport.write)
+        self._reader = Reader(feed, self.dialect, self, self.transport.write, self._start)
         self.room.hub.join(self._reader)
         self.room.readers_changed()
 
@@ -59,11 +59,16 @@ class SseConnection(Connection):
         return farewell(why, retry_ms(self.room.random)) + sse.LAST_CHUNK
 
     def beat(self, now: float) -> None:
-        if self._reader is not None and self._reader.place is Place.LIVE:
-            self.touched_at = max(self.touched_at, self._reader.feed.delivered_at)
+        reader = self._reader
+        if reader is not None and reader.place is Place.LIVE:
+            self.touched_at = max(self.touched_at, reader.feed.delivered_at)
+            self.checkpoint(reader, now)
         if now - self.touched_at >= self.room.heartbeat_s:
             self.touched_at = now
             self.write(sse.HEARTBEAT)
+
+    def reached_head(self, reader: Reader) -> None:
+        self.end(Closing.DONE)
 
     def data_received(self, data: bytes) -> None:
         """An EventSource has nothing more to say: what comes is not kept."""

@@ -6,7 +6,7 @@ Two kinds share it: `natsgate.v1` (ops and feeds) and raw (bare events of one ro
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
@@ -17,6 +17,7 @@ from gateway.core.dialect import Dialect
 from gateway.core.errors import BadRequest, ClientError
 from gateway.core.reader import Place, Reader
 from gateway.core.schedule import retry_ms
+from gateway.core.start import Start
 from gateway.core.subjects import Filter, feed_name
 from gateway.transports.connection import Connection
 from gateway.transports.room import Room
@@ -33,13 +34,12 @@ class WebSocketConnection(Connection):
         dialect: how it speaks.
     """
 
-    __slots__ = ("_errors", "_fragments", "_parser", "_pinged_at", "_waits_for_pong", "dialect", "feeds")
+    __slots__ = ("_errors", "_fragments", "_parser", "_pinged_at", "_waits_for_pong", "feeds")
 
     transport_name = "ws"
 
     def __init__(self, room: Room, route: str, dialect: Dialect) -> None:
-        super().__init__(room, route)
-        self.dialect = dialect
+        super().__init__(room, route, dialect)
         self.feeds: dict[str, Reader] = {}
         self._parser = Protocol(Side.SERVER, max_size=room.ws_max_message_bytes or None, logger=_SILENT)
         self._fragments: list[bytes] | None = None
@@ -63,8 +63,8 @@ class WebSocketConnection(Connection):
 
     # Feeds
 
-    def subscribe(self, filters: list[Filter]) -> None:
-        """Begin to serve a feed of these filters.
+    def subscribe(self, filters: Sequence[Filter], start: Start) -> None:
+        """Begin to serve a feed of these filters, at `start`.
 
         Raises:
             BadRequest: the connection has this feed already.
@@ -75,7 +75,7 @@ class WebSocketConnection(Connection):
             raise BadRequest(f"The feed {name} is subscribed to already.", code="already_subscribed")
         self.subscribing(name)
         feed = self.room.hub.feeds.acquire(filters)
-        reader = Reader(feed, self.dialect, self, self.transport.write)
+        reader = Reader(feed, self.dialect, self, self.transport.write, start)
         self.feeds[feed.name] = reader
         self.room.hub.join(reader)
         self.room.readers_changed()
@@ -114,6 +114,9 @@ class WebSocketConnection(Connection):
             self._pinged_at = now
             self._waits_for_pong = True
             self.write(frames.PING)
+        for reader in self.feeds.values():
+            if reader.place is Place.LIVE:
+                self.checkpoint(reader, now)
 
     def resume_writing(self) -> None:
         # A client that was behind may have a ping of before in its backlog: give it the whole time again.
@@ -182,8 +185,3 @@ class WebSocketConnection(Connection):
         if self.transport is not None:
             self.write(last)
             self.transport.close()
-
-    @property
-    def live(self) -> bool:
-        """Whether any of its readers is at the head."""
-        return any(reader.place is Place.LIVE for reader in self.feeds.values())

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
 
 from gateway.core import frames
+from gateway.core.closing import Closing
 from gateway.core.dialect import RAW, RAW_WITH_CONTROL
 from gateway.core.envelope import BadEvent, check
 from gateway.core.errors import BadRequest, ClientError, UpstreamError
+from gateway.core.reader import Reader
+from gateway.core.start import Start
 from gateway.core.subjects import Filter
 from gateway.transports.room import Room
 from gateway.transports.ws import WebSocketConnection
@@ -29,23 +32,32 @@ class RawConnection(WebSocketConnection):
 
     Args:
         room, route: see `Connection`.
-        filters: the route's feed.
+        filters: the route's feed; `start`: where it begins.
         control: whether it gets control frames.
         store: where its messages go; None: nowhere.
     """
 
-    __slots__ = ("_control", "_filters", "_store", "_tasks")
+    __slots__ = ("_control", "_filters", "_start", "_store", "_tasks")
 
-    def __init__(self, room: Room, route: str, filters: list[Filter], *, control: bool, store: Store | None) -> None:
+    def __init__(
+        self, room: Room, route: str, filters: Sequence[Filter], start: Start, *, control: bool, store: Store | None
+    ) -> None:
         super().__init__(room, route, RAW_WITH_CONTROL if control else RAW)
         self._filters = filters
+        self._start = start
         self._control = control
         self._store = store
         self._tasks: set[asyncio.Task[None]] | None = None
 
     def started(self) -> None:
-        self.subscribe(self._filters)
-        self._filters = []
+        self.subscribe(self._filters, self._start)
+        self._filters = ()
+
+    def gapped(self) -> None:
+        self.end(Closing.GAP)  # bare events have no word for it
+
+    def reached_head(self, reader: Reader) -> None:
+        self.end(Closing.DONE)
 
     def message(self, text: bytes) -> None:
         if self._store is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from gateway.core.dialect import ENVELOPE
 from gateway.core.errors import BadRequest, ClientError
 from gateway.core.ops import BadOp, Op, Ping, Ref, Subscribe, Unsubscribe, error_reply, parse_op, reply
+from gateway.core.start import Start
 from gateway.core.subjects import Filter
 from gateway.transports.room import Room
 from gateway.transports.ws import WebSocketConnection
@@ -23,12 +24,12 @@ class V1Connection(WebSocketConnection):
     Args:
         room, route: see `Connection`.
         allow: checks filters against the client's rights.
-        first: the feed that a configured route begins with; empty for none.
+        first: the feed that a configured route begins with; empty for none; `start`: where it begins.
         max_subscriptions: the most feeds at a time; 0 means no limit.
         authenticated: whether the client has proved who it is.
     """
 
-    __slots__ = ("_allow", "_authenticated", "_first", "_max_subscriptions", "_ref")
+    __slots__ = ("_allow", "_authenticated", "_first", "_max_subscriptions", "_ref", "_start")
 
     def __init__(
         self,
@@ -36,13 +37,15 @@ class V1Connection(WebSocketConnection):
         route: str,
         *,
         allow: Allow,
-        first: list[Filter],
+        first: Sequence[Filter],
+        start: Start,
         max_subscriptions: int,
         authenticated: bool,
     ) -> None:
         super().__init__(room, route, ENVELOPE)
         self._allow = allow
         self._first = first
+        self._start = start
         self._ref: Ref = None
         self._max_subscriptions = max_subscriptions
         self._authenticated = authenticated
@@ -50,8 +53,8 @@ class V1Connection(WebSocketConnection):
     def started(self) -> None:
         self.write(reply("hello", connection=self.id, replica=self.room.replica, authenticated=self._authenticated))
         if self._first:
-            self.subscribe(self._first)
-            self._first = []
+            self.subscribe(self._first, self._start)
+            self._first = ()
 
     def subscribing(self, name: str) -> None:
         self.write(reply("subscribed", ref=self._ref, feed=name))
@@ -76,7 +79,7 @@ class V1Connection(WebSocketConnection):
                         code="too_many_subscriptions",
                     )
                 self._ref = op.ref
-                self.subscribe(self._allow(op.subjects))
+                self.subscribe(self._allow(op.subjects), op.start)
             case Unsubscribe():
                 if op.feed not in self.feeds:
                     raise BadRequest("There is no such feed on this connection.", code="not_subscribed")

@@ -179,6 +179,20 @@ class NatsConnection:
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise UpstreamAway(f"no answer on {subject}: {str(error) or error.__class__.__name__}") from None
 
+    async def publish(self, subject: str, payload: bytes, *, reply: str) -> None:
+        """Send a message whose answers go to `reply`.
+
+        Raises:
+            UpstreamAway: there is no connection.
+        """
+        client = self._client
+        if client is None or not self.connected:
+            raise UpstreamAway("NATS is not connected")
+        try:
+            await client.publish(subject, payload, reply=reply)
+        except (nats.errors.Error, OSError) as error:
+            raise UpstreamAway(f"{subject} could not be sent: {error!s}") from None
+
     async def _subscribe(self, client: _Client, tap: Subscribed) -> None:
         # Without a callback nats-py makes no task for it; its queue stays empty, since `direct` takes every message.
         tap.subscription = await client.subscribe(tap.subject)

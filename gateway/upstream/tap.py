@@ -3,23 +3,41 @@
 It is one subscription to everything that the stream republishes. The first reader opens it; it closes some seconds
 after the last one left. Opening it takes a request on the same connection: its answer proves that the subscription
 is in place at our server, and says where the stream stands.
+
+Silence is not health: NATS's live path may drop messages without any disconnect. Three guards together find what is
+missing: the next sequence is not the last one + 1; every reconnect; the leader's last sequence, asked every few
+seconds. Each leads to the same mend: hold, read the range from the stream, go on in order.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
-from gateway.core.errors import UpstreamError, UpstreamRefused
+from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
+from gateway.core.event import OVERHEAD_BYTES
 from gateway.core.hub import Hub
 from gateway.core.intake import Hole, Intake
 from gateway.core.stream import JETSTREAM_OFF, NO_SUCH_STREAM, StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
+from gateway.upstream.reads import StreamReads
 
 UNUSABLE_CHECK_S = 1.0
 """How often a stream that is not usable is looked at again."""
+
+WATCH_S = 5.0
+"""How often the leader is asked for the stream's last sequence while the tap is open."""
+
+GRACE_S = 0.3
+"""What a live message may take behind the leader's word that it exists."""
+
+FILL_EVENTS = 200_000
+"""The most events that are read into the log at once: to warm it, or to fill a hole. Behind more than that, the log
+begins anew further up, and readers that stood before it read the stream, filtered."""
 
 
 class Tap:
@@ -28,36 +46,56 @@ class Tap:
     Concurrency: one task runs `run`; all other methods are called from the loop and return at once.
 
     Args:
-        nats: the connection.
+        nats: the connection of live messages.
         api: the stream's API on the same connection.
+        reads: reads of the stream, on another connection.
         hub: whose readers decide whether the tap is open.
         intake: where messages go.
         linger_s: how long it stays open after the last reader left.
+        warm_s: how much of the stream is read into the log when it opens.
         log: for lines about NATS and the stream.
 
     Attributes:
         usable: set while NATS and the stream can be used.
         usable_once: whether they could be used at some time since the start.
         reasons: why they cannot be used now, each with its mend.
+        repaired: holes that were filled, by what found them.
     """
 
     def __init__(
-        self, nats: NatsConnection, api: StreamApi, hub: Hub, intake: Intake, *, linger_s: float, log: Logger
+        self,
+        nats: NatsConnection,
+        api: StreamApi,
+        reads: StreamReads,
+        hub: Hub,
+        intake: Intake,
+        *,
+        linger_s: float,
+        warm_s: float,
+        log: Logger,
     ) -> None:
         self._nats = nats
         self._api = api
+        self._reads = reads
         self._hub = hub
         self._intake = intake
         self._linger_s = linger_s
+        self._warm_s = warm_s
         self._log = log
         self._now: Callable[[], float] = asyncio.get_running_loop().time
         self._seldom = Seldom(self._now)
         self._wake = asyncio.Event()
         self._open: Subscribed | None = None
         self._close_at: float | None = None
+        self._found_by = ""
+        self._watched_at = 0.0
+        self._repeated = 0
+        self.repaired: Counter[str] = Counter()
         self.usable = asyncio.Event()
         self.usable_once = False
         self.reasons = ["NATS is not connected yet"]
+
+    # What happens to it
 
     def nats_changed(self, up: bool) -> None:
         """The NATS connection came or went."""
@@ -86,6 +124,20 @@ class Tap:
             self._close_at = self._now() + self._linger_s
             self._wake.set()
 
+    def _receive(self, subject: bytes, headers: bytes | None, payload: bytes) -> None:
+        hole = self._intake.receive(subject, headers, payload)
+        if hole is not None:
+            self._found("sequence", hole)
+            self._wake.set()
+        elif self._intake.repeated != self._repeated:
+            # The usual echo of a filled hole, or a stream that began anew: the leader knows.
+            self._repeated = self._intake.repeated
+            self._watched_at = min(self._watched_at, self._now() - WATCH_S + GRACE_S)
+            self._wake.set()
+        self._hub.advanced()
+
+    # What it does
+
     async def run(self) -> None:
         """Do what has to be done, until cancelled.
 
@@ -106,56 +158,155 @@ class Tap:
                 self._unusable([self._explained(error)])
 
     def _next_step_s(self) -> float | None:
-        if self._nats.connected and not self.usable.is_set():
+        if not self._nats.connected:
+            return None
+        if not self.usable.is_set():
             return UNUSABLE_CHECK_S
-        if self._close_at is not None:
-            return max(0.0, self._close_at - self._now())
-        return None
+        due = [at for at in (self._close_at, self._watched_at + WATCH_S if self._open else None) if at is not None]
+        return max(0.0, min(due) - self._now()) if due else None
 
     async def _step(self) -> None:
         if not self.usable.is_set():
-            self._examine(await self._api.info())
-            if not self.usable.is_set():
-                return
+            state = await self._api.info()
+            self._examine(state)
+            if self.usable.is_set() and self._open is not None:
+                self._intake.hold()
+                await self._mend(Hole(self._hub.log.head, state.last + 1), "reconnect")
+        if not self.usable.is_set():
+            return
         if self._open is None:
             if self._hub.readers:
                 await self._start()
         elif self._close_at is not None and self._now() >= self._close_at:
             await self._stop()
+        elif self._intake.holding:
+            await self._mend(None, self._found_by)
+        elif self._now() >= self._watched_at + WATCH_S:
+            await self._watch()
 
     async def _start(self) -> None:
-        self._intake.opening()
+        self._intake.forget()
         subscribed = await self._nats.tap(f"{self._api.shape.live_prefix}.>", self._receive)
         try:
             state = await self._api.info()
+            self._hub.log.reset(state.incarnation, await self._warm_from(state))
+            await self._fill(state.last)
         except BaseException:
             await self._nats.untap(subscribed)
             raise
         self._open = subscribed
-        for hole in self._intake.begin(state.incarnation, state.last):
-            self._found(hole)
+        self._watched_at = self._now()
         self._hub.opened()
-        self._log.debug("tap_opened", head=state.last)
+        self._log.debug("tap_opened", base=self._hub.log.base, head=self._hub.log.head)
+        await self._release("sequence")
         self.readers_changed()
 
     async def _stop(self) -> None:
         subscribed, self._open, self._close_at = self._open, None, None
         self._hub.closed()
-        self._intake.opening()
+        self._intake.forget()
         if subscribed is not None:
             await self._nats.untap(subscribed)
         self._log.debug("tap_closed")
 
-    def _receive(self, subject: bytes, headers: bytes | None, payload: bytes) -> None:
-        hole = self._intake.receive(subject, headers, payload)
-        if hole is not None:
-            self._found(hole)
-        self._hub.advanced()
+    async def _watch(self) -> None:
+        self._watched_at = self._now()
+        state = await self._api.info()
+        if state.incarnation != self._hub.log.incarnation:
+            await self._born_again(state)
+        elif state.last > self._hub.log.head:
+            await asyncio.sleep(GRACE_S)  # the messages may be on their way; nothing else tells that they are not
+            if state.last > self._hub.log.head and not self._intake.holding:
+                self._intake.hold()
+                await self._mend(Hole(self._hub.log.head, state.last + 1), "tail")
 
-    def _found(self, hole: Hole) -> None:
+    async def _born_again(self, state: StreamState) -> None:
+        self._log.warning("stream_recreated", was=self._hub.log.incarnation, now=state.incarnation, last=state.last)
+        self._intake.forget()
+        self._hub.log.reset(state.incarnation, state.last)
+        self._hub.reborn()
+        await self._release("sequence")
+
+    # Mending
+
+    def _found(self, found_by: str, hole: Hole) -> None:
+        self._found_by = found_by
         held = self._seldom.due("hole")
         if held is not None:
-            self._log.warning("hole", after=hole.after, before=hole.before, held_back=held)
+            self._log.warning("hole", found_by=found_by, after=hole.after, before=hole.before, held_back=held)
+
+    async def _release(self, found_by: str) -> None:
+        """Let live messages flow, mending what they show to be missing."""
+        hole = self._intake.release()
+        self._hub.advanced()
+        if hole is not None:
+            await self._mend(hole, found_by)
+
+    async def _mend(self, hole: Hole | None, found_by: str) -> None:
+        """Fill holes until live messages flow again. The intake holds."""
+        while True:
+            if hole is None:
+                hole = self._intake.release()
+                self._hub.advanced()
+                if hole is None:
+                    return
+            state = await self._leader_beyond(hole)
+            log = self._hub.log
+            if state.incarnation != log.incarnation:
+                await self._born_again(state)
+                return
+            self._intake.refuse_beyond(state.last)
+            until = min(hole.before - 1, state.last)
+            if log.head < until:
+                floor = max(state.first - 1, until - self._fill_most(state))
+                if floor > log.head:
+                    # Gone, or too much to read for everybody: whoever stood before reads, filtered, or gets a gap.
+                    self._hub.flush()
+                    log.reset(state.incarnation, floor)
+                    self._hub.rebased()
+                await self._fill(until)
+                self.repaired[found_by] += 1
+                self._log.info("hole_repaired", found_by=found_by, after=hole.after, upto=until)
+            hole = None
+
+    async def _leader_beyond(self, hole: Hole) -> StreamState:
+        """The leader's state, once it has reached the message that showed the hole; a new leader may need a moment
+        for what an old one published. If it does not get there, the message was forged."""
+        for _ in range(4):
+            state = await self._api.info()
+            if state.last >= hole.before - 1 and (state.last >= hole.before or not self._intake.held_bytes):
+                return state
+            if state.incarnation != self._hub.log.incarnation:
+                return state
+            await asyncio.sleep(GRACE_S / 3)
+        return state
+
+    async def _fill(self, until: int) -> None:
+        """Read from the stream what lies between the log's head and `until`."""
+        log = self._hub.log
+        async for messages, upto in self._reads.forward((">",), log.head, until):
+            for message in messages:
+                self._intake.fill(*message, counted=self._hub.open)
+            log.skip(upto)
+            if self._hub.open:
+                self._hub.flush()
+
+    def _fill_most(self, state: StreamState) -> int:
+        """How many events the log can hold, going by the stream's average, and no more than `FILL_EVENTS`."""
+        average = OVERHEAD_BYTES + state.bytes // max(1, state.messages)
+        return max(1, min(FILL_EVENTS, self._hub.log.limit_bytes // average))
+
+    async def _warm_from(self, state: StreamState) -> int:
+        """The position from which the log is warmed."""
+        if not self._warm_s or state.last < state.first:
+            return state.last
+        begin = datetime.now(UTC) - timedelta(seconds=self._warm_s)
+        batch = await self._reads.since(begin.isoformat().replace("+00:00", "Z"), ">")
+        if not batch.messages:
+            return state.last
+        return min(state.last, max(batch.messages[0].sequence - 1, state.last - self._fill_most(state)))
+
+    # Health
 
     def _examine(self, state: StreamState) -> None:
         problems = self._api.shape.problems(state.config)
@@ -179,4 +330,6 @@ class Tap:
             return f"there is no stream {name}; run: natsgate provision"
         if isinstance(error, UpstreamRefused) and error.code == JETSTREAM_OFF:
             return "this NATS account has no JetStream; enable it in the nats-server configuration: jetstream { }"
+        if isinstance(error, UpstreamAway) and not self._nats.connected:
+            return f"NATS is not connected: {self._nats.last_error}"
         return str(error)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core.cursor import Cursor
 from gateway.core.dialect import SSE
 from gateway.core.feed import Feeds
 from gateway.core.hub import Hub
 from gateway.core.log import Log
 from gateway.core.reader import Place, Reader
+from gateway.core.start import NOW, Start
 from gateway.core.subjects import parse_filter
 
 
@@ -39,15 +41,16 @@ class Loop:
 class Client:
     """A connection whose socket holds so many writes, and that gathers what it was sent."""
 
-    identity: dict[str, Any] = {"replica": "r", "connection": "c"}
+    identity: ClassVar[dict[str, Any]] = {"replica": "r", "connection": "c"}
 
-    def __init__(self, hub: Hub, filters: str, cursor: int = -1) -> None:
+    def __init__(self, hub: Hub, filters: str, cursor: int | None = None) -> None:
+        start = NOW if cursor is None else Start(cursor=Cursor("x", cursor))
         self.hub = hub
         self.got = b""
         self.writes = 0
         self.room = 10**9
         self.paused = False
-        self.reader = Reader(hub.feeds.acquire([parse_filter(filters, ("repo",))]), SSE, self, self.write, cursor)
+        self.reader = Reader(hub.feeds.acquire([parse_filter(filters, ("repo",))]), SSE, self, self.write, start)
         hub.join(self.reader)
 
     def write(self, data: bytes) -> None:
@@ -65,6 +68,12 @@ class Client:
             self.paused = False
             self.hub.resume(self.reader)
 
+    def gapped(self) -> None:
+        """Clients of these tests go on."""
+
+    def reached_head(self, reader: Reader) -> None:
+        """None of these asks for it."""
+
     @property
     def seen(self) -> list[int]:
         return [int(found) for found in re.findall(rb"^id: x-(\d+)\ndata: \{\"n\"", self.got, re.MULTILINE)]
@@ -74,8 +83,13 @@ def hub_with(limit: int = 10**7, uncovered: Callable[[Reader], None] | None = No
     loop = Loop()
     feeds = Feeds()
     log = Log(limit, feeds.tree)
-    refuse: Callable[[Reader], None] = uncovered or (lambda reader: None)
-    hub = Hub(log, feeds, defer=loop.defer, now=lambda: 0.0, uncovered=refuse)
+
+    def leader_knows(reader: Reader) -> None:
+        """As a leader would say that has all that any cursor names: it is only early."""
+        assert reader.start.cursor is not None
+        hub.brought(reader, reader.start.cursor.sequence)
+
+    hub = Hub(log, feeds, defer=loop.defer, now=lambda: 0.0, uncovered=uncovered or leader_knows)
     log.reset("x", 0)
     return hub, loop
 

@@ -1,0 +1,259 @@
+"""Replay: serves readers that the log alone cannot serve, from the stream.
+
+They come because their cursor lies before the log's beginning, is of another life of the stream, or far back; or
+because they asked for a time or a snapshot. All that wait are taken together: what the leader says of the stream is
+asked once for all of them, equal questions are asked once, and where reading the whole range once costs less than a
+filtered read for each feed, it is read once and handed out here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import NamedTuple
+
+from gateway.core.control import GapReason
+from gateway.core.errors import UpstreamAway, UpstreamError
+from gateway.core.event import Event
+from gateway.core.feed import Feed
+from gateway.core.hub import Hub
+from gateway.core.index import Topic
+from gateway.core.reader import OTHER_LIFE, UNPLACED, Place, Reader
+from gateway.core.stream import StreamState
+from gateway.logs import Logger, Seldom
+from gateway.upstream.answers import Answers
+from gateway.upstream.api import StreamApi
+from gateway.upstream.reads import Stored, StreamReads
+
+JOBS = 3
+"""Groups of readers that are served at a time."""
+
+RETRY_S = 0.5
+"""How long readers wait when NATS did not answer."""
+
+SCAN_US, REQUEST_US, TRANSFER_US = 0.15, 1000.0, 5.0
+"""What a read costs, in microseconds: the server's scan per stream message, a filter's requests, a message taken."""
+
+PAUSE_EVERY = 200
+"""Readers that are written to before the loop gets to do something else."""
+
+
+class Missing(NamedTuple):
+    """What is gone for a reader: everything up to `upto`, for this reason."""
+
+    reason: GapReason
+    upto: int
+
+
+class Replay:
+    """Serves READING readers.
+
+    Concurrency: one task runs `run`, which has at most `JOBS` tasks of its own; `take` returns at once.
+
+    Args:
+        hub: whose readers they are.
+        api, reads: the stream, on a connection of their own.
+        usable: set while NATS and the stream can be used.
+        snapshot_limit: the most subjects in a snapshot.
+        max_event_bytes: larger payloads are not delivered; 0 means no limit.
+        log: for faults.
+
+    Attributes:
+        outcomes: how readers were served from the stream: `done`, `gap`, `snapshot`, `retried`.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        api: StreamApi,
+        reads: StreamReads,
+        usable: asyncio.Event,
+        *,
+        snapshot_limit: int,
+        max_event_bytes: int,
+        log: Logger,
+    ) -> None:
+        self._hub = hub
+        self._api = api
+        self._reads = reads
+        self._usable = usable
+        self._snapshot_limit = snapshot_limit
+        self._max_event_bytes = max_event_bytes
+        self._log = log
+        self._seldom = Seldom(asyncio.get_running_loop().time)
+        self._waiting: set[Reader] = set()
+        self._wake = asyncio.Event()
+        self._slots = asyncio.Semaphore(JOBS)
+        self.outcomes: Counter[str] = Counter()
+
+    def take(self, reader: Reader) -> None:
+        """A reader has become READING."""
+        self._waiting.add(reader)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Serve readers until cancelled.
+
+        Cancellation: ends the jobs; their readers stay READING.
+        """
+        async with asyncio.TaskGroup() as jobs:
+            while True:
+                await self._wake.wait()
+                await self._usable.wait()
+                await self._slots.acquire()
+                self._wake.clear()
+                readers = [reader for reader in self._waiting if reader.place is Place.READING]
+                self._waiting.clear()
+                if readers:
+                    jobs.create_task(self._job(readers))
+                else:
+                    self._slots.release()
+
+    async def _job(self, readers: list[Reader]) -> None:
+        try:
+            await self._serve(readers, self._hub.life)
+        except UpstreamError as error:
+            self.outcomes["retried"] += len(readers)
+            held = self._seldom.due("replay")
+            if held is not None:
+                self._log.warning("replay_delayed", error=str(error), readers=len(readers), held_back=held)
+            await asyncio.sleep(RETRY_S)
+        finally:
+            self._slots.release()
+            # Whoever was not brought to an end (NATS went, the stream began anew) is looked at again.
+            for reader in readers:
+                if reader.place is Place.READING:
+                    self.take(reader)
+
+    async def _serve(self, readers: list[Reader], life: int) -> None:
+        hub = self._hub
+        state = await self._api.info()
+        if state.incarnation != hub.log.incarnation:
+            raise UpstreamAway("the stream began anew")  # the tap finds out by itself, and everybody is told
+        answers = Answers(self._reads, state, snapshot_limit=self._snapshot_limit)
+        reading: list[Reader] = []
+        for reader in readers:
+            cursor, missing = await self._locate(reader, state, answers)
+            shown = None
+            if reader.start.snapshot and (missing is not None or cursor == UNPLACED):
+                shown = await answers.snapshot(reader.feed)
+            if life != hub.life:
+                return
+            if not hub.takes(reader):
+                continue
+            reader.cursor = cursor
+            if shown is not None:
+                events = self._events(shown.messages)
+                if missing is not None:
+                    hub.gap(reader, missing.reason, shown.upto, snapshot=True)
+                hub.show(reader, events, shown.upto)
+                self.outcomes["snapshot"] += 1
+                continue
+            if reader.start.snapshot and missing is None and cursor == UNPLACED:
+                missing = Missing("too_far", hub.flushed)  # more subjects than a snapshot may have
+            if missing is not None:
+                self.outcomes["gap"] += 1
+                hub.gap(reader, missing.reason, missing.upto)
+            if reader.place is Place.READING:
+                if reader.cursor >= hub.log.base:
+                    hub.brought(reader, reader.cursor)
+                else:
+                    reading.append(reader)
+        await self._read(reading, life)
+
+    async def _locate(self, reader: Reader, state: StreamState, answers: Answers) -> tuple[int, Missing | None]:
+        """Where a reader stands in the stream, and what is gone for it. UNPLACED: it asks for a snapshot only."""
+        hub, start, cursor = self._hub, reader.start, reader.cursor
+        first_time = cursor == UNPLACED
+        if first_time:
+            if start.cursor is not None:
+                same = start.cursor.incarnation == state.incarnation
+                cursor = start.cursor.sequence if same else OTHER_LIFE
+            elif start.since is not None:
+                cursor = await answers.position(start.since)
+            else:
+                return UNPLACED, None
+        if cursor == OTHER_LIFE:
+            return cursor, Missing("recreated", hub.flushed)
+        if cursor > state.last:
+            return cursor, Missing("ahead", hub.flushed)
+        kept = max(cursor, state.first - 1)
+        limit = hub.replay_limit
+        limited = first_time and limit and not start.until_head and hub.flushed - kept > limit
+        if limited and await answers.count(reader.feed, kept) > limit:
+            return cursor, Missing("too_far", hub.flushed)
+        return cursor, Missing("expired", kept) if kept > cursor else None
+
+    # Reading ranges
+
+    async def _read(self, readers: list[Reader], life: int) -> None:
+        """Read from the stream up to where the log begins, whichever way costs less."""
+        by_feed: dict[Feed, list[Reader]] = {}
+        for reader in readers:
+            by_feed.setdefault(reader.feed, []).append(reader)
+        if not by_feed:
+            return
+        base = self._hub.log.base
+        whole = (base - min(reader.cursor for reader in readers)) * (SCAN_US + TRANSFER_US)
+        filtered = sum(
+            len(feed.filters) * (REQUEST_US + SCAN_US * (base - min(reader.cursor for reader in group)))
+            for feed, group in by_feed.items()
+        )
+        if whole < filtered:
+            await self._range((">",), readers, life)
+        else:
+            for feed, group in by_feed.items():
+                await self._range(tuple(each.text for each in feed.filters), group, life)
+
+    async def _range(self, patterns: tuple[str, ...], readers: list[Reader], life: int) -> None:
+        hub = self._hub
+        begin = min(reader.cursor for reader in readers)
+        async for messages, upto in self._reads.forward(patterns, begin, hub.log.base):
+            if life != hub.life:
+                return
+            await self._hand_out(messages, readers, upto)
+            readers = [reader for reader in readers if reader.place is Place.READING]
+            if not readers or life != hub.life:
+                return
+        for reader in readers:
+            self.outcomes["done"] += 1
+            hub.brought(reader, reader.cursor)
+
+    async def _hand_out(self, messages: list[Stored], readers: list[Reader], upto: int) -> None:
+        hub, life = self._hub, self._hub.life
+        wanted: dict[Feed, list[Event]] = {}
+        for event in self._events(messages):
+            for feed in hub.feeds.tree.feeds_of(event.topic):
+                wanted.setdefault(feed, []).append(event)
+        encoded: dict[tuple[int, int, int], tuple[bytes, int]] = {}
+        for number, reader in enumerate(readers):
+            if reader.cursor >= upto:
+                continue
+            key = (id(reader.feed), id(reader.dialect), reader.cursor)
+            if key not in encoded:
+                events = [event for event in wanted.get(reader.feed, ()) if event.seq > reader.cursor]
+                encoded[key] = (reader.dialect.events(reader.feed, events) if events else b"", len(events))
+            data, count = encoded[key]
+            if hub.takes(reader):
+                hub.give(reader, data, count, upto)
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await asyncio.sleep(0)
+                if life != hub.life:
+                    return
+
+    def _events(self, messages: list[Stored]) -> list[Event]:
+        """Events of stored messages, for readers only: the log does not keep them."""
+        topics: dict[bytes, Topic] = {}
+        events = []
+        for message in messages:
+            if self._max_event_bytes and len(message.payload) > self._max_event_bytes:
+                continue
+            topic = topics.get(message.subject)
+            if topic is None:
+                topic = topics[message.subject] = Topic(message.subject)
+            cursor = self._hub.log.cursor(message.sequence)
+            event = Event(message.sequence, topic, message.payload, cursor)
+            event.checked()  # bad ones were counted when they were live
+            if event.good:
+                events.append(event)
+        return events

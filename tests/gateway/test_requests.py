@@ -1,0 +1,234 @@
+"""Requests that are not what they should be: a clear answer, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from tests.conftest import StartGateway
+from tests.support.eventually import eventually
+from tests.support.gateway import Gateway
+from tests.support.http_reply import HttpReply, fetch_async
+from tests.support.raw_ws import RawWebSocket
+from tests.support.sse import SseClient, parse_head, read_body
+from tests.support.tcp import Ended, TcpStream
+
+
+async def exchange(gateway: Gateway, request: bytes) -> HttpReply | None:
+    """Send bytes and read one answer; None when the connection just ends."""
+    async with TcpStream(gateway.host, gateway.port) as tcp, asyncio.timeout(10):
+        try:
+            await tcp.send(request)
+            status, headers = parse_head(await tcp.read_until(b"\r\n\r\n"))
+            return HttpReply(status, headers, await read_body(tcp, headers))
+        except (Ended, ConnectionError):
+            return None
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+async def test_events_are_only_got(gateway: Gateway, method: str) -> None:
+    """Any other method on `/events` is a 405 that names what is allowed."""
+    reply = await fetch_async(gateway.host, gateway.port, "/events?subject=repo.1.%3E", method=method)
+    assert reply.status == 405
+    assert "GET" in reply.headers["allow"]
+    reply.problem()
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/events/", "/Events", "/events/x", "//events", "/livez/x"])
+async def test_unknown_paths_are_a_404_problem(gateway: Gateway, path: str) -> None:
+    """What is not there is said to be not there."""
+    reply = await fetch_async(gateway.host, gateway.port, path)
+    assert reply.status == 404
+    reply.problem()
+
+
+MALFORMED = {
+    "no HTTP": b"GARBAGE\r\n\r\n",
+    "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xaa" * 300 + b"\r\n\r\n",
+    "an unknown version": b"GET /livez HTTP/9.9\r\nHost: x\r\n\r\n",
+    "a broken header": b"GET /livez HTTP/1.1\r\nHost: x\r\nno colon here\r\n\r\n",
+    "a space in a header name": b"GET /livez HTTP/1.1\r\nHost: x\r\nBad Name: x\r\n\r\n",
+    "a NUL in a header": b"GET /livez HTTP/1.1\r\nHost: x\r\nX-A: a\0b\r\n\r\n",
+    "two lengths": b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "a senseless length": b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+    "a control in the path": b"GET /events\x01 HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_bytes", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_malformed_requests_are_refused(gateway: Gateway, request_bytes: bytes) -> None:
+    """Bytes that are no proper request get a 4xx or 5xx for versions, or an end; never a stream or a 500."""
+    reply = await exchange(gateway, request_bytes)
+    assert reply is None or 400 <= reply.status < 500 or reply.status == 505
+    assert (await fetch_async(gateway.host, gateway.port, "/livez")).status == 200
+
+
+async def test_a_request_for_no_http_is_answered_by_400(gateway: Gateway) -> None:
+    """Garbage in the place of a request line is answered before the connection ends."""
+    reply = await exchange(gateway, b"GARBAGE\r\n\r\n")
+    assert reply is not None
+    assert reply.status == 400
+
+
+async def test_too_large_headers_are_refused(gateway: Gateway) -> None:
+    """More than `MAX_HEADER_BYTES` of headers, in one header or many, complete or not, is refused."""
+    for headers in (
+        b"X-Large: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"".join(b"X-%d: y\r\n" % n for n in range(3000)) + b"\r\n",
+        b"X-Endless: " + b"x" * 40_000,
+    ):
+        reply = await exchange(gateway, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + headers)
+        assert reply is None or reply.status in (400, 431)
+
+
+async def test_a_too_long_target_is_refused(gateway: Gateway) -> None:
+    """An endless request target is refused as well."""
+    reply = await exchange(gateway, b"GET /events?subject=" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert reply is None or reply.status in (400, 414, 431)
+
+
+async def test_half_a_request_does_not_hold_a_connection(start_gateway: StartGateway) -> None:
+    """A request that is not complete within `REQUEST_TIMEOUT_S` ends its connection."""
+    gateway = await start_gateway(REQUEST_TIMEOUT_S=0.5)
+    for part in (b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: x\r\n"):
+        async with TcpStream(gateway.host, gateway.port) as tcp, asyncio.timeout(10):
+            await tcp.send(part)
+            answer = await tcp.read_to_end()
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 408"), answer
+
+
+async def test_a_trickling_request_ends_too(start_gateway: StartGateway) -> None:
+    """Sending a byte now and then does not extend `REQUEST_TIMEOUT_S`."""
+    gateway = await start_gateway(REQUEST_TIMEOUT_S=0.5)
+    async with TcpStream(gateway.host, gateway.port) as tcp, asyncio.timeout(10):
+        await tcp.send(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+
+        async def trickle() -> None:
+            while True:
+                await tcp.send(b"x")
+                await asyncio.sleep(0.1)
+
+        trickling = asyncio.create_task(trickle())
+        await tcp.read_to_end()
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+
+
+async def test_streams_outlive_the_request_timeout(start_gateway: StartGateway, own_id: str) -> None:
+    """Neither the request timeout nor HTTP's keep-alive timeout ends an open stream or WebSocket."""
+    gateway = await start_gateway(REQUEST_TIMEOUT_S=0.3, HEARTBEAT_S=1)
+    async with SseClient(gateway.url, f"repo.{own_id}.>") as sse, RawWebSocket(gateway.url) as ws:
+        await sse.ready()
+        for _ in range(6):  # the keep-alive timeout would be over after 5 s
+            await sse.next_comment()
+        await ws.ping_op()
+
+
+@pytest.mark.parametrize("version", [" HTTP/1.0", " HTTP/1.0\r\nConnection: keep-alive", ""])
+async def test_before_http_1_1_there_is_no_stream_but_a_reason(gateway: Gateway, own_id: str, version: str) -> None:
+    """HTTP/1.0 and 0.9 have no chunks: the refusal says so."""
+    reply = await exchange(gateway, f"GET /events?subject=repo.{own_id}.%3E{version}\r\n\r\n".encode())
+    assert reply is not None
+    assert reply.status in (400, 426, 505)
+    assert "1.1" in reply.problem()["detail"]
+
+
+async def test_several_requests_share_a_connection(gateway: Gateway) -> None:
+    """Ordinary requests keep their connection alive, refusals included."""
+    async with TcpStream(gateway.host, gateway.port) as tcp, asyncio.timeout(10):
+        for path, wanted in (("/livez", 200), ("/nothing", 404), ("/events", 400), ("/livez", 200)):
+            await tcp.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            status, headers = parse_head(await tcp.read_until(b"\r\n\r\n"))
+            await read_body(tcp, headers)
+            assert status == wanted
+
+
+async def test_pipelined_requests_are_answered_in_order(gateway: Gateway) -> None:
+    """Two requests in one segment get two answers, in order."""
+    async with TcpStream(gateway.host, gateway.port) as tcp, asyncio.timeout(10):
+        await tcp.send(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        for wanted in (404, 200):
+            status, headers = parse_head(await tcp.read_until(b"\r\n\r\n"))
+            await read_body(tcp, headers)
+            assert status == wanted
+
+
+async def test_a_stream_may_follow_on_a_kept_connection(gateway: Gateway, own_id: str) -> None:
+    """A connection that carried an ordinary request can become a stream."""
+    async with TcpStream(gateway.host, gateway.port) as tcp, asyncio.timeout(10):
+        await tcp.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        _, headers = parse_head(await tcp.read_until(b"\r\n\r\n"))
+        await read_body(tcp, headers)
+        await tcp.send(f"GET /events?subject=repo.{own_id}.%3E HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        status, _ = parse_head(await tcp.read_until(b"\r\n\r\n"))
+        assert status == 200
+        await tcp.read_until(b"event: natsgate.ready\n")
+
+
+async def test_a_stream_asked_for_with_a_body_is_harmless(gateway: Gateway, own_id: str) -> None:
+    """A GET with a body is served or refused, never an internal error."""
+    request = f"GET /events?subject=repo.{own_id}.%3E HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+    async with TcpStream(gateway.host, gateway.port) as tcp, asyncio.timeout(10):
+        await tcp.send(request.encode())
+        status, _ = parse_head(await tcp.read_until(b"\r\n\r\n"))
+    assert status in (200, 400)
+
+
+BAD_HANDSHAKES: dict[str, dict[str, str | None]] = {
+    "no key": {"Sec-WebSocket-Key": None},
+    "a short key": {"Sec-WebSocket-Key": "c2hvcnQ="},
+    "a key that is no base64": {"Sec-WebSocket-Key": "!" * 24},
+    "no version": {"Sec-WebSocket-Version": None},
+    "an old version": {"Sec-WebSocket-Version": "8"},
+}
+
+
+@pytest.mark.parametrize("headers", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES.keys())
+async def test_bad_handshakes_are_refused(gateway: Gateway, headers: dict[str, str | None]) -> None:
+    """A WebSocket handshake that lacks something is a 400 or 426."""
+    async with RawWebSocket(gateway.url, headers=headers) as ws:
+        assert ws.status in (400, 426)
+
+
+@pytest.mark.parametrize("headers", [{"Upgrade": None}, {"Connection": "close", "Upgrade": None}])
+async def test_a_plain_get_of_ws_is_refused(gateway: Gateway, headers: dict[str, str | None]) -> None:
+    """`/ws` without an upgrade is a problem that says what it wants."""
+    async with RawWebSocket(gateway.url, headers=headers) as ws:
+        assert ws.status in (400, 404, 426)
+        ws.reply.problem()
+
+
+async def test_a_websocket_to_nowhere_is_refused(gateway: Gateway) -> None:
+    """A handshake for an unknown path ends in a 404 or a close with 4404."""
+    async with RawWebSocket(gateway.url, "/nowhere") as ws:
+        if ws.status == 101:
+            assert (await ws.close_frame()).close_code == 4404
+        else:
+            assert ws.status == 404
+
+
+async def test_connections_that_say_nothing_or_vanish_leave_nothing(start_gateway: StartGateway) -> None:
+    """Port scanners and resets during requests leave no connection, no descriptor, no error behind."""
+    gateway = await start_gateway(REQUEST_TIMEOUT_S=1)
+    before = len(os.listdir(f"/proc/{gateway.pid}/fd"))
+    for part in (b"", b"GET /ev", b"GET /events?subject=repo.1.%3E HTTP/1.1\r\nHost: x\r\n\r\n") * 10:
+        tcp = TcpStream(gateway.host, gateway.port)
+        await tcp.connect()
+        await tcp.send(part)
+        tcp.abort()
+
+    async def all_gone() -> bool:
+        metrics = await asyncio.to_thread(gateway.metrics)
+        descriptors = len(os.listdir(f"/proc/{gateway.pid}/fd"))
+        return metrics.total("natsgate_connections") == 0 and descriptors <= before + 1
+
+    await eventually(all_gone, "no connection is left")
+    assert [line for line in gateway.logs() if line.get("level") in ("error", "critical")] == []
+
+
+async def test_nothing_of_this_was_an_internal_error(gateway: Gateway) -> None:
+    """After all the above the shared gateway lives and logged no error."""
+    assert (await fetch_async(gateway.host, gateway.port, "/livez")).status == 200
+    assert [line for line in gateway.logs() if line.get("level") in ("error", "critical")] == []

@@ -1,0 +1,223 @@
+"""Settings: a wrong one is one clear line and exit code 2, before anything opens."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from tests.conftest import StartGateway, provision
+from tests.support.command import natsgate
+from tests.support.eventually import wait_until
+from tests.support.nats_server import NatsServer
+from tests.support.ports import taken_port
+from tests.support.sse import SseClient
+
+NONE = {"AUTH": "none", "LISTEN": "127.0.0.1:0"}
+# Nothing listens there: whoever tries it before checking the settings would hang or complain about NATS.
+NOWHERE = {**NONE, "NATS_URL": "nats://127.0.0.1:1"}
+
+
+def refused(done: CompletedProcess[str], *names: str) -> None:
+    """Exit code 2 and exactly one line on stderr, with all of `names` in it."""
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    for name in names:
+        assert name in lines[0]
+    assert "Traceback" not in done.stderr
+
+
+WRONG: dict[str, dict[str, object]] = {
+    "HEARTBEAT_S": {"HEARTBEAT_S": "soon"},
+    "LINGER_S": {"LINGER_S": "-1"},
+    "LISTEN": {"LISTEN": "here"},
+    "LOG_FORMAT": {"LOG_FORMAT": "xml"},
+    "LOG_LEVEL": {"LOG_LEVEL": "shout"},
+    "AUTH": {"AUTH": "maybe"},
+    "ROOTS": {"ROOTS": "repo,*"},
+    "STREAM": {"STREAM": "two words"},
+    "LIVE_PREFIX": {"LIVE_PREFIX": "live.>"},
+    "NATS_URL": {"NATS_URL": "http://127.0.0.1:4222"},
+    "SNAPSHOT_LIMIT": {"SNAPSHOT_LIMIT": "1025"},
+    "MAX_EVENT_BYTES": {"MAX_EVENT_BYTES": "lots"},
+    "WS_PING_S": {"WS_PING_S": "nan"},
+    "INSECURE": {"INSECURE": "perhaps"},
+    "WS_MAX_ERRORS": {"WS_MAX_ERRORS": "1.5"},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_names_its_setting(name: str) -> None:
+    """One line says which setting is wrong; exit code 2."""
+    refused(natsgate("serve", settings={**NOWHERE, **WRONG[name]}), name)
+
+
+def test_several_wrong_values_are_still_clear() -> None:
+    """Two mistakes: exit code 2, and the first line names at least one of them."""
+    done = natsgate("serve", settings={**NOWHERE, "HEARTBEAT_S": "soon", "LOG_FORMAT": "xml"})
+    assert done.returncode == 2
+    assert "HEARTBEAT_S" in done.stderr or "LOG_FORMAT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_variable_is_named() -> None:
+    """A misspelt `NATSGATE_` variable is not ignored in silence."""
+    refused(natsgate("serve", settings={**NOWHERE, "HARTBEAT_S": "5"}), "NATSGATE_HARTBEAT_S")
+
+
+@pytest.mark.parametrize(
+    ("toml", "named"),
+    [
+        ("hartbeat_s = 5\n", "hartbeat_s"),
+        ('heartbeat_s = "soon"\n', "heartbeat_s"),
+        ("heartbeat_s = \n", "natsgate.toml"),
+        ('[[route]]\nname = "a"\npath = "/a"\ntransport = ["sse"]\nsubjects = ["repo.1.>"]\n', "transport"),
+        ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["tcp"]\nsubjects = ["repo.1.>"]\n', "transports"),
+        ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["moon.1.>"]\n', "moon"),
+        ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.{x}.>"]\n', "{x}"),
+        ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = []\n', "subjects"),
+        ('[[route]]\nname = "a"\npath = "a"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n', "path"),
+        ('[[route]]\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n', "name"),
+        ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["inbox.1.>"]\n', "inbox"),
+        (
+            '[[route]]\nname="a"\npath="/a"\ntransports=["sse"]\nsubjects=["repo.1.>"]\nframing="raw"\n',
+            "framing",
+        ),
+    ],
+)
+def test_a_wrong_file_names_its_key(tmp_path: Path, toml: str, named: str) -> None:
+    """Unknown keys, wrong values and impossible routes in the TOML file are named."""
+    config = tmp_path / "natsgate.toml"
+    config.write_text(toml)
+    done = natsgate("serve", "--config", str(config), settings=NOWHERE)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert named.lower() in done.stderr.lower()
+
+
+def test_two_routes_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Route names are metric labels: each is given once."""
+    config = tmp_path / "natsgate.toml"
+    config.write_text(
+        "".join(
+            f'[[route]]\nname = "twin"\npath = "/{n}"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n'
+            for n in range(2)
+        )
+    )
+    refused(natsgate("serve", "--config", str(config), settings=NOWHERE), "twin")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """`--config` of a file that is not there: exit code 2 and its name."""
+    done = natsgate("serve", "--config", str(tmp_path / "missing.toml"), settings=NOWHERE)
+    assert done.returncode == 2
+    assert "missing.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:
+    """A `_FILE` that can not be read: exit code 2 and the variable's name."""
+    settings = {**NOWHERE, "NATS_PASSWORD_FILE": tmp_path / "missing"}
+    refused(natsgate("serve", settings=settings), "NATS_PASSWORD_FILE")
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    """Somebody else on the port: one line with the address, exit code 2."""
+    with taken_port() as port:
+        done = natsgate("serve", settings={**NOWHERE, "LISTEN": f"127.0.0.1:{port}", "LOG_FORMAT": "console"})
+    assert done.returncode == 2
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_no_auth_beyond_loopback_is_refused(listen: str) -> None:
+    """`AUTH=none` on another address than loopback needs `INSECURE=true`, and the line says so."""
+    refused(natsgate("serve", settings={**NOWHERE, "LISTEN": listen}), "INSECURE")
+
+
+async def test_insecure_allows_it(start_gateway: StartGateway) -> None:
+    """With `INSECURE=true` it listens on every address."""
+    gateway = await start_gateway(LISTEN="0.0.0.0:0", INSECURE="true")
+    assert gateway.logs("listening")
+
+
+async def test_variables_that_kubernetes_injects_are_ignored(start_gateway: StartGateway) -> None:
+    """`NATSGATE_PORT…` and `NATSGATE_SERVICE_…` are Kubernetes' and change nothing."""
+    await start_gateway(
+        variables={
+            "NATSGATE_PORT": "tcp://10.0.0.1:8080",
+            "NATSGATE_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+            "NATSGATE_PORT_8080_TCP_PROTO": "tcp",
+            "NATSGATE_SERVICE_HOST": "10.0.0.1",
+            "NATSGATE_SERVICE_PORT": "8080",
+            "NATSGATE_SERVICE_PORT_HTTP": "8080",
+        }
+    )
+
+
+async def test_the_environment_wins_over_the_file(start_gateway: StartGateway, own_id: str) -> None:
+    """The TOML file has the same names in lower case; the environment is stronger."""
+    gateway = await start_gateway(config='replica = "file"\nheartbeat_s = 0.2\n', REPLICA="environment")
+    async with SseClient(gateway.url, f"repo.{own_id}.>") as sse:
+        assert (await sse.ready()).json()["replica"] == "environment"
+        await sse.next_comment()
+
+
+@pytest.fixture
+def locked_nats(tmp_path: Path) -> NatsServer:
+    """A nats-server that wants a user and a password; not started."""
+    return NatsServer(tmp_path / "locked", arguments=["--user", "gate", "--pass", "open sesame"])
+
+
+async def test_a_secret_may_come_from_a_file(
+    tmp_path: Path, start_gateway: StartGateway, locked_nats: NatsServer
+) -> None:
+    """`NATS_PASSWORD_FILE` is read, the newline at its end left out; the secret is in no log line."""
+    secret = tmp_path / "password"
+    secret.write_text("open sesame\n")
+    login: dict[str, object] = {"NATS_USER": "gate", "NATS_PASSWORD_FILE": secret}
+    async with locked_nats:
+        await asyncio.to_thread(partial(provision, locked_nats.url, **login))
+        gateway = await start_gateway(nats_url=locked_nats.url, settings=login)
+        assert "open sesame" not in gateway.log_text
+        await asyncio.to_thread(gateway.stop)
+
+
+async def test_a_wrong_password_leaves_it_waiting_and_saying_so(
+    start_gateway: StartGateway, locked_nats: NatsServer
+) -> None:
+    """A refused login does not end `serve`: it lives, is not ready, and logs why without the secret."""
+    async with locked_nats:
+        gateway = await start_gateway(
+            nats_url=locked_nats.url, ready=False, NATS_USER="gate", NATS_PASSWORD="shibboleth"
+        )
+
+        def said() -> bool:
+            return "authoriz" in gateway.log_text.lower()
+
+        await asyncio.to_thread(wait_until, said, "the log tells of the refused login")
+        assert gateway.get("/livez").status == 200
+        assert gateway.get("/readyz").status == 503
+        assert "shibboleth" not in gateway.log_text + gateway.get("/readyz").body.decode()
+        await asyncio.to_thread(gateway.stop)
+
+
+def test_start_timeout_is_exit_code_3() -> None:
+    """NATS not reached within `START_TIMEOUT_S`: exit code 3."""
+    done = natsgate("serve", settings={**NOWHERE, "START_TIMEOUT_S": "0.5"})
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["--version"]])
+def test_help_and_version(arguments: list[str]) -> None:
+    """The command explains itself."""
+    done = natsgate(*arguments, settings={})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()

@@ -1,0 +1,186 @@
+"""A real gateway process: `natsgate serve` with the settings of one test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from tests.support.command import NATSGATE, environment
+from tests.support.eventually import wait_until
+from tests.support.http_reply import HttpReply, fetch
+from tests.support.metrics import Metrics
+
+
+class Gateway:
+    """One `natsgate serve` on a free port of 127.0.0.1.
+
+    Args:
+        directory: where its log (and configuration) goes; made if missing.
+        settings: names without the prefix `NATSGATE_`; they win over the defaults of the tests.
+        config: the text of a TOML file for `--config`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        nats_url: str,
+        settings: Mapping[str, object] | None = None,
+        *,
+        config: str | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.settings: dict[str, object] = {
+            "AUTH": "none",
+            "NATS_URL": nats_url,
+            "LISTEN": "127.0.0.1:0",
+            "LOG_FORMAT": "json",
+            **(settings or {}),
+        }
+        self.host = "127.0.0.1"
+        self.port = 0
+        self._config = config
+        self._variables = dict(variables or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        assert self.port, "the gateway does not listen yet"
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return self.url.replace("http://", "ws://", 1)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the gateway is not running"
+        return self._process.pid
+
+    def start(self, *, timeout_s: float = 15.0) -> None:
+        """Start the process and wait for the line that says where it listens."""
+        assert self._process is None, "the gateway is running already"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        command = [NATSGATE, "serve"]
+        if self._config is not None:
+            (self.directory / "natsgate.toml").write_text(self._config)
+            command += ["--config", str(self.directory / "natsgate.toml")]
+        with self._log_file.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                env=environment(self.settings) | self._variables,
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        url = wait_until(self._listening, "the gateway logs where it listens", timeout_s=timeout_s)
+        address = urlsplit(url)
+        assert address.hostname, url
+        assert address.port, url
+        self.host, self.port = address.hostname, address.port
+
+    def _listening(self) -> str | None:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            code, self._process = self._process.returncode, None
+            raise RuntimeError(f"the gateway ended with {code}: {self.log_text}")
+        for line in self.log_text.rpartition("\n")[0].splitlines():
+            if line.startswith("{") and (said := json.loads(line)).get("event") == "listening":
+                return str(said["url"])
+        return None
+
+    @property
+    def _log_file(self) -> Path:
+        return self.directory / "gateway.log"
+
+    @property
+    def log_text(self) -> str:
+        return self._log_file.read_text()
+
+    def logs(self, event: str | None = None) -> list[dict[str, Any]]:
+        """The log lines so far as objects; with `event`, those of that name. A line that is no JSON fails."""
+        whole = self.log_text.rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines()]
+        return [line for line in lines if event is None or line.get("event") == event]
+
+    def get(self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> HttpReply:
+        return fetch(self.host, self.port, path, method=method, headers=headers)
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz").status == 200
+
+    def wait_ready(self, *, timeout_s: float = 15.0) -> None:
+        wait_until(self.is_ready, "/readyz answers 200", timeout_s=timeout_s)
+
+    def metrics(self) -> Metrics:
+        reply = self.get("/metrics")
+        assert reply.status == 200, reply
+        return Metrics(reply.body.decode())
+
+    def rss_bytes(self) -> int:
+        """The process's resident memory."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError("no VmRSS")
+
+    def terminate(self) -> None:
+        """Send SIGTERM and do not wait."""
+        os.kill(self.pid, signal.SIGTERM)
+
+    def wait(self, *, timeout_s: float) -> int:
+        """The exit code; `subprocess.TimeoutExpired` when it lives on."""
+        assert self._process is not None
+        code = self._process.wait(timeout=timeout_s)
+        self._process = None
+        return code
+
+    def stop(self, *, timeout_s: float = 5.0) -> int | None:
+        """SIGTERM, then the exit code; killed (None) when it outlives `timeout_s` or does not run."""
+        if self._process is None:
+            return None
+        self.terminate()
+        try:
+            return self.wait(timeout_s=timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return None
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+def routes(*tables: Sequence[str]) -> str:
+    """TOML of `[[route]]` tables, each given as its lines."""
+    return "\n".join("\n".join(["[[route]]", *lines, ""]) for lines in tables)

@@ -1,0 +1,32 @@
+"""Free TCP ports on the loopback address."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import Iterator
+
+# Below Linux's ephemeral range (32768 and up), so that no outgoing connection takes the port meanwhile.
+_RANGE = range(20_000, 32_000)
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    for port in random.sample(_RANGE, 200):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port found")
+
+
+@contextlib.contextmanager
+def taken_port() -> Iterator[int]:
+    """A port that somebody listens on while the block runs."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield int(listener.getsockname()[1])
