@@ -5,7 +5,10 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench stress clean
+.PHONY: help run test test-slow check format bench stress docs clean
+
+SEED    ?= 1
+SECONDS ?= 60
 
 help:            ## This list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +46,12 @@ format: $(VENV)/.dev   ## Let ruff lay out the code.
 
 bench: $(VENV)/.dev    ## The benchmarks: ratios against a bare C send() loop in the same run.
 	$(BIN)/python -m tests.bench $(ARGS)
+
+stress: $(VENV)/.dev   ## A self-checking run with faults drawn from SEED, for SECONDS: 0 lost, 0 doubled, 0 disordered.
+	$(BIN)/python -m tests.stress --seed $(SEED) --seconds $(SECONDS) $(ARGS)
+
+docs: $(VENV)/.dev     ## Write the tables of gateway/README.md anew from the code.
+	$(BIN)/python -m tests.readme
 
 clean:           ## Remove the venv, caches and the state of `make run`.
 	rm -rf $(VENV) .natsgate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -275,8 +275,12 @@ class Replica(Sampler):
         )
         rejected = {(reason,): float(n) for reason, n in room.rejected.items()}
         yield Sample("natsgate_requests_rejected_total", "Requests refused, by reason.", rejected, ("reason",))
-        yield Sample("natsgate_feeds", "Distinct feeds.", {(): len(self._feeds)})
-        yield Sample("natsgate_connections_behind", "Feeds of connections that are not at the head.", {(): hub.behind})
+        yield Sample(
+            "natsgate_feeds",
+            "Feeds that are served: SSE connections and WebSocket subscriptions.",
+            {(): len(hub.readers)},
+        )
+        yield Sample("natsgate_connections_behind", "Connections that are not at the head.", {(): hub.behind})
         yield Sample("natsgate_nats_subscriptions", "Subscriptions on NATS.", {(): self._nats.subscriptions})
         yield Sample("natsgate_events_received_total", "Events received from the stream.", by_root, ("root",))
         dropped = {(reason,): float(n) for reason, n in log.dropped.items()}

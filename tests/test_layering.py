@@ -59,7 +59,7 @@ def room_of(name: str) -> str | None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_imports_only_what_its_layer_may(path: Path) -> None:
-    """Each module keeps to its layer: pure core, rooms that do not know each other, publishers that know no gateway."""
+    """Each module keeps to its layer: a pure core, rooms that do not know each other, publishers without a gateway."""
     name = name_of(path)
     for imported in imports_of(path):
         if within(name, "publishers"):

@@ -98,8 +98,8 @@ class Hub:
 
     @property
     def behind(self) -> int:
-        """How many readers are not at the head."""
-        return len(self.readers) - self.live
+        """How many connections have a reader that is not at the head."""
+        return len({id(reader.sink) for reader in self.readers if reader.place is not Place.LIVE})
 
     # The log's side
 

@@ -20,7 +20,8 @@ from publishers.wire import InvalidId, encode_id
 _PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()+,;=:@-]+")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_BUILT_IN = ("events", "ws", "publish", "auth", "livez", "readyz", "metrics")
+_BUILT_IN = ("/events", "/ws", "/livez", "/readyz", "/metrics")
+_BUILT_IN_BELOW = ("/publish/", "/auth/")
 
 SUB = "sub"
 """The parameter that is not in the path: the principal's own id."""
@@ -52,8 +53,8 @@ class RouteSpec(BaseModel):
                     f"path {self.path!r}: the segment {segment!r} is neither plain text nor one {{parameter}} "
                     "in lower case"
                 )
-        if self.segments[0] in _BUILT_IN:
-            raise ValueError(f"path {self.path!r} begins with /{self.segments[0]}, which natsgate serves itself")
+        if self.path in _BUILT_IN or self.path.startswith(_BUILT_IN_BELOW):
+            raise ValueError(f"path {self.path!r} is one that natsgate serves itself")
         names = self.parameters
         if len(set(names)) != len(names):
             raise ValueError(f"path {self.path!r} names a parameter twice")
