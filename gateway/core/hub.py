@@ -81,7 +81,6 @@ class Hub:
         self.replayed = {"log": 0, "stream": 0}
         self.resumed = 0
         self.gaps: Counter[str] = Counter()
-        self.live = 0
         self.life = 0
         self.on_flush: Callable[[], None] | None = None
         self.readers: set[Reader] = set()
@@ -236,7 +235,6 @@ class Hub:
         if reader.place is Place.LIVE:
             reader.feed.live[reader.dialect].discard(reader)
             reader.cursor = self.flushed
-            self.live -= 1
 
     def _put(self, reader: Reader) -> None:
         if reader.cursor == UNPLACED:
@@ -315,7 +313,6 @@ class Hub:
     def _go_live(self, reader: Reader) -> None:
         reader.place = Place.LIVE
         reader.feed.live.setdefault(reader.dialect, set()).add(reader)
-        self.live += 1
         if not reader.announced:
             reader.announced = True
             self.tell(reader, control.ready(self.log.cursor(self.flushed), reader.replayed, reader.snapshot))
