@@ -171,10 +171,10 @@ class Replica(Sampler):
             NotReached: see its class.
         """
         settings = self._settings
-        sock = _listen("LISTEN", settings.listen)
+        sock = _listen("LISTEN", settings.listen, settings.write_timeout_s)
         metrics_sock = None
         if settings.metrics_listen is not None and settings.metrics_listen != settings.listen:
-            metrics_sock = _listen("METRICS_LISTEN", settings.metrics_listen)
+            metrics_sock = _listen("METRICS_LISTEN", settings.metrics_listen, settings.write_timeout_s)
         page = self._metrics.page
         app = App(
             settings,
@@ -309,9 +309,9 @@ def _f(counts: Any) -> dict[tuple[str, ...], float]:
     return {labels: float(number) for labels, number in counts.items()}
 
 
-def _listen(name: str, address: Address) -> socket.socket:
+def _listen(name: str, address: Address, write_timeout_s: float) -> socket.socket:
     try:
-        return bind(address.host, address.port)
+        return bind(address.host, address.port, write_timeout_s=write_timeout_s)
     except OSError as error:
         raise ConfigError(
             f"NATSGATE_{name}: cannot listen on {address}: {error.strerror or error}; "

@@ -159,7 +159,7 @@ class Settings(BaseModel):
     max_subscriptions: Count = Field(default=128, description="Feeds of one WebSocket connection.")
     replay_limit: Count = Field(default=10000, description="Matching events a client may replay when it connects.")
     snapshot_limit: Annotated[int, Field(ge=1, le=1024)] = Field(default=1000, description="Subjects in one snapshot.")
-    warm_s: Seconds = Field(
+    warm_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = Field(
         default=60, description="Seconds of the stream that are read into the log when the subscription opens. 0: none."
     )
     ws_max_message_bytes: Bytes = Field(default=64 * 2**10, description="Largest WebSocket message taken, bytes.")

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from types import FrameType
@@ -35,6 +36,12 @@ DETACH = "natsgate.detach"
 
 SEND_BUFFER_BYTES = 128 * 1024
 """SO_SNDBUF of each connection (the kernel doubles it). Left alone, Linux grows it to 4 MiB per stalled socket."""
+
+KEEPALIVE_S = 30
+"""Silence after which the kernel asks whether the peer is still there; three questions without an answer end it."""
+
+KERNEL_PATIENCE_S = 10.0
+"""What the kernel waits longer than we do, so that it is us who say why a connection ended."""
 
 EARLY_BYTES = 128 * 1024
 """What a WebSocket client may send before its connection is served; more ends it."""
@@ -243,8 +250,13 @@ def _hand_over(transport: asyncio.Transport, connection: Connection, connections
     connection.attach(transport, connections)
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, write_timeout_s: float = 0) -> socket.socket:
     """A listening socket whose options every accepted connection inherits.
+
+    Args:
+        host, port: the address; port 0 is any free one.
+        write_timeout_s: after how long without one byte accepted a client is given up; 0: never. The kernel's own
+            limit lies behind it, for peers that are gone without a word.
 
     Raises:
         OSError: the address cannot be had.
@@ -254,6 +266,14 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sys.platform == "linux":
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S // 3)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+            if write_timeout_s:
+                patience_ms = int((write_timeout_s + KERNEL_PATIENCE_S) * 1000)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(patience_ms, 2**31 - 1))
         sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)

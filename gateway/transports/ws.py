@@ -25,6 +25,10 @@ from gateway.transports.room import Room
 _SILENT = logging.getLogger("websockets.server")  # one logger for all: the parser makes none of its own
 
 
+UNREAD, UNSTORED = 1, 2
+"""Reasons not to read on: the client does not read our bytes; its messages are not stored yet."""
+
+
 class WebSocketConnection(Connection):
     """What both kinds have in common: RFC 6455, keep-alive, readers, errors.
 
@@ -34,7 +38,7 @@ class WebSocketConnection(Connection):
         dialect: how it speaks.
     """
 
-    __slots__ = ("_errors", "_fragments", "_parser", "_pinged_at", "_waits_for_pong", "feeds")
+    __slots__ = ("_errors", "_fragments", "_held", "_parser", "_pinged_at", "_waits_for_pong", "feeds")
 
     transport_name = "ws"
 
@@ -44,6 +48,7 @@ class WebSocketConnection(Connection):
         self._parser = Protocol(Side.SERVER, max_size=room.ws_max_message_bytes or None, logger=_SILENT)
         self._fragments: list[bytes] | None = None
         self._errors = 0
+        self._held = 0
         self._pinged_at = room.now()
         self._waits_for_pong = False
 
@@ -118,9 +123,26 @@ class WebSocketConnection(Connection):
             if reader.place is Place.LIVE:
                 self.checkpoint(reader, now)
 
+    def hold_reading(self, reason: int, held: bool) -> None:
+        """Read no further, or (when no reason is left) read on. What is not read is the client's to keep."""
+        before = self._held
+        self._held = before | reason if held else before & ~reason
+        if self.transport is None or self.transport.is_closing() or bool(before) == bool(self._held):
+            return
+        if self._held:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # A client that sends and never reads would have its replies pile up here.
+        self.hold_reading(UNREAD, True)
+
     def resume_writing(self) -> None:
         # A client that was behind may have a ping of before in its backlog: give it the whole time again.
         self._pinged_at = self.room.now()
+        self.hold_reading(UNREAD, False)
         super().resume_writing()
 
     # asyncio.Protocol

@@ -16,7 +16,7 @@ from gateway.core.reader import Reader
 from gateway.core.start import Start
 from gateway.core.subjects import Filter
 from gateway.transports.room import Room
-from gateway.transports.ws import WebSocketConnection
+from gateway.transports.ws import UNSTORED, WebSocketConnection
 
 SUBPROTOCOL = "natsgate.raw.v1"
 
@@ -75,8 +75,8 @@ class RawConnection(WebSocketConnection):
         task = asyncio.get_running_loop().create_task(self._stored(self._store(event_type, payload)))
         self._tasks.add(task)
         task.add_done_callback(self._settled)
-        if len(self._tasks) >= MAX_UNSTORED and self.transport is not None:
-            self.transport.pause_reading()
+        if len(self._tasks) >= MAX_UNSTORED:
+            self.hold_reading(UNSTORED, True)
 
     async def _stored(self, storing: Awaitable[object]) -> None:
         try:
@@ -89,8 +89,8 @@ class RawConnection(WebSocketConnection):
     def _settled(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None
         self._tasks.discard(task)
-        if len(self._tasks) == MAX_UNSTORED - 1 and self.transport is not None and not self.transport.is_closing():
-            self.transport.resume_reading()
+        if len(self._tasks) < MAX_UNSTORED:
+            self.hold_reading(UNSTORED, False)
 
     def refuse(self, error: ClientError) -> None:
         if self._control and self.ending is None:

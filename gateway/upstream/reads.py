@@ -21,6 +21,9 @@ BATCH_EVENTS = 1000
 BATCH_BYTES = 2**20
 """The most of one batch. Larger ones hold up the server's other requests, and publishers with them."""
 
+SNAPSHOT_BYTES = 8 * 2**20
+"""The most of one snapshot: it is written whole."""
+
 TIMEOUT_S = 5.0
 IN_FLIGHT = 3
 """Reads at a time: more of them only raise everybody's latency."""
@@ -101,12 +104,12 @@ class StreamReads:
         return await self._read({"start_time": time, "next_by_subj": pattern, "batch": 1})
 
     async def last_values(self, patterns: list[str]) -> Batch:
-        """The last message of every subject that matches.
+        """The last message of every subject that matches, within `SNAPSHOT_BYTES`; `ended` is false when there is more.
 
         Raises:
             TooManySubjects: there are more than the server gives.
         """
-        return await self._read({"multi_last": patterns, "batch": 1024})
+        return await self._read({"multi_last": patterns, "batch": 1024, "max_bytes": SNAPSHOT_BYTES})
 
     async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[tuple[list[Stored], int]]:
         """Read (after, until] for some filters, in order.

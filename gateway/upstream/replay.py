@@ -118,6 +118,9 @@ class Replay:
             if held is not None:
                 self._log.warning("replay_delayed", error=str(error), readers=len(readers), held_back=held)
             await asyncio.sleep(RETRY_S)
+        except Exception as error:  # a fault of ours: said loudly, and tried again
+            self._log.error("replay_failed", exc_info=error)
+            await asyncio.sleep(RETRY_S)
         finally:
             self._slots.release()
             # Whoever was not brought to an end (NATS went, the stream began anew) is looked at again.

@@ -156,6 +156,9 @@ class Tap:
                 await self._step()
             except UpstreamError as error:
                 self._unusable([self._explained(error)])
+            except Exception as error:  # a fault of ours: said loudly, and tried again a second later
+                self._log.error("tap_failed", exc_info=error)
+                self._unusable([f"a fault in natsgate: {type(error).__name__}; see the log"])
 
     def _next_step_s(self) -> float | None:
         if not self._nats.connected:

@@ -1,0 +1,140 @@
+"""The intake: whatever the live path drops, repeats or forges, the log gets each message once, in order."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.core.feed import Feeds
+from gateway.core.intake import Hole, Intake
+from gateway.core.log import Log
+
+
+def headers(sequence: int | str, stream: str = "EVENTS", forged: str = "") -> bytes:
+    return (
+        f"NATS/1.0\r\n{forged}Nats-Stream: {stream}\r\nNats-Subject: repo.1.x\r\nNats-Sequence: {sequence}\r\n"
+        "Nats-Time-Stamp: 2030-01-01T00:00:00.5Z\r\nNats-Last-Sequence: 0\r\n\r\n"
+    ).encode()
+
+
+def intake_at(base: int, limit: int = 10**6) -> tuple[Intake, Log]:
+    log = Log(10**8, Feeds().tree)
+    intake = Intake(log, stream="EVENTS", live_prefix="live", roots=("repo",), max_event_bytes=limit)
+    log.reset("x", base)
+    assert intake.release() is None
+    return intake, log
+
+
+def receive(intake: Intake, sequence: int | str) -> Hole | None:
+    return intake.receive(b"live.repo.1.x", headers(sequence), b'{"n":1}')
+
+
+def sequences(log: Log) -> list[int]:
+    return [event.seq for event in log.window(log.base, 10**6)]
+
+
+@given(st.lists(st.sampled_from(["deliver", "drop", "repeat", "mend"]), max_size=80))
+def test_the_log_is_whole_whatever_the_live_path_does(plan: list[str]) -> None:
+    """Dropped messages hold delivery until they were read from the stream; nothing is doubled or out of order."""
+    intake, log = intake_at(0)
+    stored = 0
+
+    def mend() -> None:
+        while intake.holding:
+            for sequence in range(log.head + 1, stored + 1):
+                intake.fill(sequence, b"repo.1.x", b'{"n":1}', counted=True)
+            intake.release()
+
+    for step in plan:
+        if step == "mend":
+            mend()
+        elif step == "repeat" and stored:
+            receive(intake, stored)
+        else:
+            stored += 1
+            if step == "deliver":
+                receive(intake, stored)
+        assert sequences(log) == list(range(1, log.head + 1))
+    intake.hold()
+    mend()
+
+    assert sequences(log) == list(range(1, stored + 1))
+
+
+def test_a_hole_is_told_at_the_first_message_behind_it() -> None:
+    """The next sequence is either there, or it is a hole: at once, with its bounds; and delivery holds."""
+    intake, log = intake_at(10)
+    assert receive(intake, 11) is None
+    assert receive(intake, 15) == Hole(11, 15)
+    assert receive(intake, 16) is None
+    assert log.head == 11
+
+    for sequence in (12, 13, 14):
+        intake.fill(sequence, b"repo.1.x", b"{}", counted=True)
+    assert intake.release() is None
+    assert log.head == 16
+
+
+def test_a_second_hole_is_found_when_the_first_is_filled() -> None:
+    """Holes within what was held are told one after the other."""
+    intake, log = intake_at(0)
+    assert receive(intake, 2) == Hole(0, 2)
+    receive(intake, 5)
+    intake.fill(1, b"repo.1.x", b"{}", counted=True)
+
+    assert intake.release() == Hole(2, 5)
+    assert intake.holding
+    intake.fill(3, b"repo.1.x", b"{}", counted=True)
+    intake.fill(4, b"repo.1.x", b"{}", counted=True)
+    assert intake.release() is None
+    assert log.head == 5
+
+
+def test_what_the_stream_did_not_send_is_dropped_and_counted() -> None:
+    """No headers, another stream, no sequence, an impossible one: nobody gets it, the count says why."""
+    intake, log = intake_at(0)
+    intake.receive(b"live.repo.1.x", None, b"{}")
+    intake.receive(b"live.repo.1.x", b"NATS/1.0\r\n\r\n", b"{}")
+    intake.receive(b"live.repo.1.x", headers(1, stream="OTHER"), b"{}")
+    for sequence in ("0", "-1", "x", "", "9" * 30, str(2**64)):
+        receive(intake, sequence)
+
+    assert log.head == 0
+    assert log.dropped == {"not_from_stream": 3, "bad_sequence": 6}
+
+
+def test_a_sequence_that_the_leader_has_not_reached_is_refused() -> None:
+    """A forged message far ahead holds delivery only until the leader was asked."""
+    intake, log = intake_at(0)
+    assert receive(intake, 10**12) == Hole(0, 10**12)
+    receive(intake, 1)
+
+    intake.refuse_beyond(1)
+
+    assert intake.release() is None
+    assert log.head == 1
+    assert log.dropped == {"bad_sequence": 1}
+
+
+def test_forged_headers_in_front_of_the_genuine_ones_do_not_count() -> None:
+    """A publisher may send headers of these names; the stream's own block is the last one."""
+    intake, log = intake_at(0)
+    forged = "Nats-Stream: EVENTS\r\nNats-Sequence: 999\r\n"
+    intake.receive(b"live.repo.1.x", headers(1, forged=forged), b"{}")
+
+    assert log.head == 1
+    assert intake.stored_at == "2030-01-01T00:00:00.5Z"
+
+
+def test_what_is_held_is_bounded() -> None:
+    """A flood during a mend costs no more than the bound; what is let go shows as the next hole."""
+    intake, log = intake_at(0, limit=10**7)
+    receive(intake, 3)
+    for sequence in range(4, 40):
+        intake.receive(b"live.repo.1.x", headers(sequence), b"x" * 1_000_000)
+    intake.fill(1, b"repo.1.x", b"{}", counted=True)
+    intake.fill(2, b"repo.1.x", b"{}", counted=True)
+
+    assert intake.release() is None
+    assert 10 < log.head < 25
+    assert receive(intake, 40) == Hole(log.head, 40)
