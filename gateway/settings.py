@@ -33,11 +33,11 @@ from gateway.core.routes import RouteSpec
 from publishers.wire import DEFAULT_ROOTS
 
 PREFIX = "NATSGATE_"
-_IGNORED = re.compile(r"(PORT|SERVICE_)")
+_IGNORED = re.compile(r"(PORT|SERVICE_|TOKEN$)")
 """Kubernetes puts NATSGATE_PORT, NATSGATE_PORT_80_TCP, NATSGATE_SERVICE_HOST… into every pod beside a Service
-called natsgate. They are none of ours."""
+called natsgate. They are none of ours. NATSGATE_TOKEN is what `natsgate tail` shows to a gateway."""
 
-_SECRET = ("nats_url", "nats_nkey", "nats_password", "nats_token")
+_SECRET = ("nats_url", "nats_nkey", "nats_password", "nats_token", "jwt_secret")
 """Settings whose values are never shown. A NATS URL may hold a password."""
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -135,6 +135,9 @@ class Settings(BaseModel):
     auth: Literal["jwt", "none"] = Field(
         default="jwt",
         description="How clients prove who they are. `none`: only on a loopback address or with INSECURE.",
+    )
+    jwt_secret: SecretStr | None = Field(
+        default=None, description="Secret of HS256 tokens, at least 32 bytes (give it as NATSGATE_JWT_SECRET_FILE)."
     )
     insecure: bool = Field(default=False, description="Allow AUTH=none on an address that other machines can reach.")
     heartbeat_s: PositiveSeconds = Field(

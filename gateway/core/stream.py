@@ -9,6 +9,7 @@ import orjson
 
 from gateway.core.cursor import incarnation_of
 from gateway.core.errors import UpstreamRefused
+from gateway.core.subjects import covers
 
 EPOCH_KEY = "natsgate_epoch"
 DUPLICATE_WINDOW_NS = 120 * 10**9
@@ -50,11 +51,16 @@ class StreamShape:
             "republish": {"src": ">", "dest": f"{self.live_prefix}.>"},
         }
 
+    def not_stored(self, subjects: list[str]) -> list[str]:
+        """The roots that a stream with these subjects does not store whole."""
+        patterns = [tuple(each.split(".")) for each in subjects]
+        return [root for root in self.roots if not any(covers(each, (root, ">")) for each in patterns)]
+
     def problems(self, config: dict[str, Any]) -> list[str]:
         """What keeps the gateway from working on this stream; each with its mend. Empty: it is usable."""
         found = []
         subjects = config.get("subjects") or []
-        missing = [root for root in self.roots if not any(s in (">", f"{root}.>") for s in subjects)]
+        missing = self.not_stored(subjects)
         if missing:
             found.append(
                 f"stream {self.name} does not store {' '.join(f'{root}.>' for root in missing)}; "

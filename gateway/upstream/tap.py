@@ -36,8 +36,11 @@ GRACE_S = 0.3
 """What a live message may take behind the leader's word that it exists."""
 
 FILL_EVENTS = 200_000
-"""The most events that are read into the log at once: to warm it, or to fill a hole. Behind more than that, the log
-begins anew further up, and readers that stood before it read the stream, filtered."""
+"""The most events that are read into the log to fill a hole. Behind more than that, the log begins anew further up, and
+readers that stood before it read the stream, filtered."""
+
+WARM_EVENTS = 60_000
+"""The most events that are read to warm the log: the first clients wait for it, about a second for this many."""
 
 
 class Tap:
@@ -307,7 +310,8 @@ class Tap:
         batch = await self._reads.since(begin.isoformat().replace("+00:00", "Z"), ">")
         if not batch.messages:
             return state.last
-        return min(state.last, max(batch.messages[0].sequence - 1, state.last - self._fill_most(state)))
+        most = min(WARM_EVENTS, self._fill_most(state))
+        return min(state.last, max(batch.messages[0].sequence - 1, state.last - most))
 
     # Health
 

@@ -165,7 +165,7 @@ async def test_opening_the_tap_in_a_running_flow_loses_nothing(
 ) -> None:
     """While events flow without pause, clients come and open the tap anew: from the first event on
     there is no hole, and `ready` comes where it says it does."""
-    gateway = await start_gateway(nats_url=own_nats.url, LINGER_S=0.01)
+    gateway = await start_gateway(nats_url=own_nats.url, LINGER_S=0.01, WARM_S=0.2)
     nc = await connect_nats(own_nats.url)
 
     enough = asyncio.Event()
