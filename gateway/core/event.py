@@ -21,21 +21,20 @@ class Event:
     """An event at its place in the stream.
 
     Attributes:
-        seq: its stream sequence.
+        seq: its stream sequence. Behind `prefix`, it is the cursor of whoever has seen it.
         topic: its subject, with everything that is known about it.
         data: the payload; after `checked`, JSON on one line.
-        cursor: the cursor of whoever has seen it, as bytes.
         cost: what it holds in memory now, in bytes.
         paid: how much of that the log has accounted for; -1 once the log let it go.
     """
 
-    __slots__ = ("_name", "_sse", "_state", "_tail", "cost", "cursor", "data", "paid", "seq", "topic")
+    __slots__ = ("_name", "_prefix", "_sse", "_state", "_tail", "cost", "data", "paid", "seq", "topic")
 
-    def __init__(self, seq: int, topic: Topic, data: bytes, cursor: bytes) -> None:
+    def __init__(self, seq: int, topic: Topic, data: bytes, prefix: bytes) -> None:
         self.seq = seq
         self.topic = topic
         self.data = data
-        self.cursor = cursor
+        self._prefix = prefix
         self.cost = len(data) + OVERHEAD_BYTES
         self.paid = 0
         self._state = UNCHECKED
@@ -74,7 +73,7 @@ class Event:
         """The SSE block without a name."""
         block = self._sse
         if block is None:
-            block = self._sse = b"id: %b\ndata: %b\n\n" % (self.cursor, self.data)
+            block = self._sse = b"id: %b%d\ndata: %b\n\n" % (self._prefix, self.seq, self.data)
             self.cost += len(block)
         return block
 
@@ -91,9 +90,10 @@ class Event:
         """The part of a `natsgate.v1` event frame behind the feed's name: the same for every feed."""
         tail = self._tail
         if tail is None:
-            tail = self._tail = b'"subject":%b,"cursor":"%b","event":%b}' % (
+            tail = self._tail = b'"subject":%b,"cursor":"%b%d","event":%b}' % (
                 orjson.dumps(self.topic.subject),
-                self.cursor,
+                self._prefix,
+                self.seq,
                 self.data,
             )
             self.cost += len(tail)

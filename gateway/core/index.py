@@ -31,19 +31,22 @@ class Run:
     def __len__(self) -> int:
         return len(self._events) - self._start
 
+    @property
+    def empty(self) -> bool:
+        return self._start == len(self._events)
+
     def append(self, event: Event) -> None:
         self._events.append(event)
 
     def popleft(self) -> Event:
         """Evict the oldest. Amortised constant time: the list is cut when half of it is dead."""
-        event = self._events[self._start]
-        self._start += 1
-        if self._start >= _COMPACT_AT and self._start * 2 >= len(self._events):
-            del self._events[: self._start]
-            self._start = 0
-        elif not len(self):
-            self._events.clear()
-            self._start = 0
+        events, start = self._events, self._start
+        event = events[start]
+        start += 1
+        if start == len(events) or (start >= _COMPACT_AT and start * 2 >= len(events)):
+            del events[:start]
+            start = 0
+        self._start = start
         return event
 
     def count_after(self, sequence: int) -> int:

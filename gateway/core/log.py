@@ -42,6 +42,7 @@ class Log:
 
     Attributes:
         incarnation: the life of the stream that the sequences belong to; empty before `reset`.
+        prefix: what stands before the sequence in its cursors.
         base, head: see the module.
         bytes: what it holds.
         dropped: messages that nobody gets, by reason.
@@ -54,7 +55,7 @@ class Log:
         self.incarnation = ""
         self.dropped: dict[str, int] = {}
         self.on_drop: Callable[[str, str], None] | None = None
-        self._prefix = b""
+        self.prefix = b""
         self.reset("", 0)
 
     def __len__(self) -> int:
@@ -63,7 +64,7 @@ class Log:
     def reset(self, incarnation: str, base: int) -> None:
         """Begin anew, empty, at a position of this life of the stream."""
         self.incarnation = incarnation
-        self._prefix = incarnation.encode("ascii") + b"-"
+        self.prefix = incarnation.encode("ascii") + b"-"
         self.base = base
         self.head = base
         self.bytes = 0
@@ -72,7 +73,7 @@ class Log:
 
     def cursor(self, sequence: int) -> bytes:
         """The cursor of a position in this life of the stream."""
-        return b"%b%d" % (self._prefix, sequence)
+        return b"%b%d" % (self.prefix, sequence)
 
     def append(self, sequence: int, subject: bytes, payload: bytes | None) -> Event:
         """Take the next event. `payload` None: it is not to be delivered, but its place is kept.
@@ -84,9 +85,9 @@ class Log:
         if sequence <= self.head:
             raise ValueError(f"sequence {sequence} is not above the head {self.head}")
         topic = self._index.topic(subject)
-        if not len(topic.run):
+        if topic.run.empty:
             self.bytes += topic.cost
-        event = Event(sequence, topic, payload or b"", self.cursor(sequence))
+        event = Event(sequence, topic, payload or b"", self.prefix)
         if payload is None:
             event.drop()
         topic.run.append(event)
@@ -110,7 +111,7 @@ class Log:
             self.base = event.seq
             self.bytes -= event.paid
             event.paid = -1
-            if not len(topic.run):
+            if topic.run.empty:
                 self.bytes -= topic.cost
                 self._index.prune(topic)
 

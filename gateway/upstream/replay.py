@@ -254,8 +254,7 @@ class Replay:
             topic = topics.get(message.subject)
             if topic is None:
                 topic = topics[message.subject] = Topic(message.subject)
-            cursor = self._hub.log.cursor(message.sequence)
-            event = Event(message.sequence, topic, message.payload, cursor)
+            event = Event(message.sequence, topic, message.payload, self._hub.log.prefix)
             event.checked()  # bad ones were counted when they were live
             if event.good:
                 events.append(event)
