@@ -1,22 +1,20 @@
-"""The `natsgate` command."""
+"""The `natsgate` command: how each command is spelled. What they do is in `gateway.commands`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import secrets
 import sys
 from pathlib import Path
-from random import Random
 from typing import NoReturn
 
 import click
 
 from gateway import __version__, logs
-from gateway.core.errors import ConfigError, UpstreamError, UpstreamRefused
-from gateway.core.stream import NO_SUCH_STREAM
+from gateway.commands.outcome import EXIT_DONE, EXIT_NOT_REACHED, EXIT_WRONG, CommandFailed
+from gateway.commands.quantities import DURATION, SIZE
+from gateway.core.errors import ConfigError
 from gateway.settings import Settings, load_settings, log_format
-
-EXIT_WRONG, EXIT_NOT_REACHED = 2, 3
 
 _config = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file with settings and routes."
@@ -33,6 +31,15 @@ def _settings(config: Path | None, **given: object) -> Settings:
         return load_settings(config=config, given=given)
     except ConfigError as error:
         _die(EXIT_WRONG, str(error))
+
+
+def _client_settings(config: Path | None) -> Settings:
+    # For commands that serve nobody: who may connect to a gateway is not their business.
+    return _settings(config, auth="none", insecure=True)
+
+
+def _tell(text: str) -> None:
+    click.echo(f"natsgate: {text}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,55 +71,194 @@ def serve(config: Path | None, listen: str | None) -> None:
 
 @main.command()
 @_config
-def provision(config: Path | None) -> None:
-    """Create the stream that stores and republishes all events."""
-    settings = _settings(config)
-    logs.configure("warning", log_format(settings))
-    sys.exit(asyncio.run(_provision(settings)))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def check(config: Path | None, as_json: bool) -> None:
+    """Look at settings, NATS, its permissions and the stream; every problem comes with its mend.
 
+    Exit code 2: something is wrong. 3: NATS was not reached within NATSGATE_START_TIMEOUT_S (5 s where that is 0).
+    """
+    from gateway.commands import finding
+    from gateway.commands.check import check as run
 
-async def _provision(settings: Settings) -> int:
-    from gateway.server import nats_options, shape_of
-    from gateway.upstream.api import StreamApi
-    from gateway.upstream.connection import NatsConnection
-
-    up = asyncio.Event()
-    nats = NatsConnection(
-        nats_options(settings),
-        random=Random(),
-        on_change=lambda connected: up.set() if connected else up.clear(),
-        on_trouble=lambda event, fields: None,
-    )
-    running = asyncio.create_task(nats.run())
-    api = StreamApi(nats, shape_of(settings))
-    wanted = api.shape.config()
+    logs.configure("error", "console")
+    reached = True
     try:
-        async with asyncio.timeout(settings.start_timeout_s or 10):
-            await up.wait()
-        try:
-            state = await api.info()
-        except UpstreamRefused as error:
-            if error.code != NO_SUCH_STREAM:
-                raise
-            await api.create(wanted)
-            click.echo(f"stream {settings.stream} created: {json.dumps(wanted)}")
-            return 0
-        problems = api.shape.problems(state.config)
-        if problems:
-            for problem in problems:
-                click.echo(f"natsgate: {problem}", err=True)
-            return EXIT_WRONG
-        click.echo(f"stream {settings.stream} is there and usable; nothing to do")
-        return 0
-    except TimeoutError:
-        click.echo(f"natsgate: NATS at {' '.join(settings.nats_url)} was not reached: {nats.last_error}", err=True)
-        return EXIT_NOT_REACHED
-    except UpstreamError as error:
-        click.echo(f"natsgate: {error}", err=True)
-        return EXIT_WRONG
+        found, reached = asyncio.run(run(load_settings(config=config)))
+    except (ConfigError, CommandFailed) as error:
+        if not as_json:
+            _die(EXIT_WRONG, str(error))
+        found = [finding.problem("settings", str(error), "")]
+    click.echo(finding.as_json(found) if as_json else "\n".join(each.line() for each in found))
+    sys.exit(EXIT_NOT_REACHED if not reached else EXIT_DONE if finding.healthy(found) else EXIT_WRONG)
+
+
+@main.command()
+@_config
+@click.option("--replicas", type=click.IntRange(1, 5), help="Copies of the stream in a cluster.  [default: 1]")
+@click.option("--max-age", type=DURATION, help="How long events are kept, such as 24h; 0: no limit.  [default: 24h]")
+@click.option("--max-bytes", type=SIZE, help="How much is kept, such as 1GiB; 0: no limit.  [default: 1GiB]")
+@click.option("--new-epoch", is_flag=True, help="After a restore: every cursor is of an earlier life from now on.")
+@click.option("--yes", is_flag=True, help="Change an existing stream without asking.")
+def provision(
+    config: Path | None,
+    replicas: int | None,
+    max_age: float | None,
+    max_bytes: int | None,
+    new_epoch: bool,
+    yes: bool,
+) -> None:
+    """Create the stream that stores and republishes all events, or change an existing one.
+
+    What would change is shown first. Options that are not given leave an existing stream as it is.
+    """
+    from gateway.commands.provision import Speech, attended
+    from gateway.commands.provision import provision as run
+    from gateway.commands.stream_change import Wishes
+
+    settings = _client_settings(config)
+    logs.configure("error", log_format(settings))
+    wishes = Wishes(replicas, max_age, max_bytes, secrets.token_hex(8) if new_epoch else None)
+    try:
+        run(settings, wishes, Speech(click.echo, _tell, click.confirm if attended() else None), yes=yes)
+    except ConfigError as error:
+        _die(EXIT_WRONG, str(error))
+    except CommandFailed as error:
+        _die(error.code, str(error))
+
+
+@main.command()
+@_config
+@click.option("--sub", required=True, help="Whose token it is.")
+@click.option("--subscribe", multiple=True, metavar="PATTERN", help="What it may see, e.g. 'repo.42.>'; repeatable.")
+@click.option("--publish", multiple=True, metavar="PATTERN", help="Where it may publish; repeatable.")
+@click.option("--ttl", type=DURATION, default="1h", show_default=True, help="How long it is valid.")
+@click.option("--issuer", help="The claim iss, for gateways that check it.")
+@click.option("--audience", help="The claim aud, for gateways that check it.")
+def token(
+    config: Path | None,
+    sub: str,
+    subscribe: tuple[str, ...],
+    publish: tuple[str, ...],
+    ttl: float,
+    issuer: str | None,
+    audience: str | None,
+) -> None:
+    """Print a token, signed (HS256) with NATSGATE_JWT_SECRET. In a pattern {sub} stands for the token's own --sub."""
+    from gateway.commands.token import mint
+
+    settings = _client_settings(config)
+    try:
+        click.echo(
+            mint(
+                settings,
+                sub=sub,
+                subscribe=subscribe,
+                publish=publish,
+                ttl_s=ttl,
+                issuer=issuer,
+                audience=audience,
+            )
+        )
+    except CommandFailed as error:
+        _die(error.code, str(error))
+
+
+@main.command()
+@click.argument("subject")
+@click.argument("event", required=False)
+@_config
+@click.option("--lines", is_flag=True, help="Standard input holds one event a line (JSON lines).")
+@click.option("--id", "msg_id", help="The Nats-Msg-Id: the same twice is stored once. With --lines: its beginning.")
+def publish(subject: str, event: str | None, config: Path | None, lines: bool, msg_id: str | None) -> None:
+    """Store EVENT, a JSON object, under SUBJECT (root.id.type) in NATS. Without EVENT, or with -, from standard input.
+
+    Says the sequence once the stream has stored it. Exit code 2: something was not stored. 3: NATS was not reached.
+    """
+    from gateway.commands import publish as publishing
+
+    settings = _client_settings(config)
+    logs.configure("error", log_format(settings))
+    try:
+        publishing.check_subject(subject, settings)
+        if not lines:
+            given = None if event in (None, "-") else str(event).encode("utf-8", "surrogateescape")
+            ack = asyncio.run(publishing.publish_one(settings, subject, given, msg_id))
+            click.echo(f"duplicate of {ack.sequence}" if ack.duplicate else f"stored {ack.sequence}")
+            return
+        if event not in (None, "-"):
+            raise CommandFailed("--lines reads standard input; leave the event out")
+        _publish_lines(settings, subject, msg_id)
+    except CommandFailed as error:
+        _die(error.code, str(error))
+    except KeyboardInterrupt:
+        _die(EXIT_WRONG, "interrupted")
+
+
+def _publish_lines(settings: Settings, subject: str, msg_id: str | None) -> None:
+    from gateway.commands.publish import PROGRESS_S, PROGRESS_TTY_S, LinePublisher
+
+    tty = sys.stderr.isatty()
+
+    def progress(text: str) -> None:
+        click.echo(f"\r\x1b[K{text}" if tty else f"natsgate: {text}", err=True, nl=not tty)
+
+    def complain(text: str) -> None:
+        click.echo(f"\r\x1b[Knatsgate: {text}" if tty else f"natsgate: {text}", err=True)
+
+    run = LinePublisher(settings, subject, msg_id, complain, progress, every_s=PROGRESS_TTY_S if tty else PROGRESS_S)
+    try:
+        asyncio.run(run.run())
     finally:
-        running.cancel()
-        await asyncio.wait([running])
+        if tty:
+            click.echo("\r\x1b[K", err=True, nl=False)
+        click.echo(run.totals.line())
+        if run.totals.next_line:
+            _tell(f"line {run.totals.next_line} and what follows were not sent")
+    if run.totals.failed:
+        sys.exit(EXIT_WRONG)
+
+
+@main.command()
+@click.argument("filters", nargs=-1, metavar="[FILTER]...")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway is.")
+@click.option("--route", metavar="PATH", help="A configured route instead of filters, such as /api/….")
+@click.option("--since", help="Begin in the past: all, a duration (15m) or an RFC 3339 time.")
+@click.option("--until-head", is_flag=True, help="End when everything stored so far was shown.")
+@click.option("--json", "as_json", is_flag=True, help='One line per event: {"cursor":…,"type":…,"event":{…}}.')
+@click.option("--token", envvar="NATSGATE_TOKEN", help="A bearer token (better: NATSGATE_TOKEN).")
+def tail(
+    filters: tuple[str, ...],
+    url: str,
+    route: str | None,
+    since: str | None,
+    until_head: bool,
+    as_json: bool,
+    token: str | None,
+) -> None:
+    """Follow events of a gateway, e.g. natsgate tail 'repo.42.>' 'user.*.notification'.
+
+    It comes back by itself where it was. Exit code 2: the gateway refuses. Ctrl-C ends it with 0.
+    """
+    import os
+
+    from gateway.commands.tail import Request
+    from gateway.commands.tail import tail as run
+    from gateway.commands.tail_line import console_line, json_line, printable
+    from gateway.core.sse_reader import SseEvent
+
+    colours = sys.stdout.isatty()
+
+    def show(event: SseEvent) -> None:
+        sys.stdout.write((json_line(event) if as_json else console_line(event, colours=colours)) + "\n")
+        sys.stdout.flush()
+
+    try:
+        run(Request(url, filters, route, since, until_head, token), show, lambda text: _tell(printable(text)))
+    except CommandFailed as error:
+        _die(error.code, printable(str(error)))
+    except BrokenPipeError:
+        # Who read us is gone, as with `| head`: that is no failure, and flushing at the end would only complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @main.command()

@@ -109,13 +109,13 @@ class Replica(Sampler):
         self._nats_reads = NatsConnection(
             options,
             random=random,
-            on_change=lambda up: None,
+            on_change=lambda up: self._tap.wake(),
             on_trouble=lambda event, fields: self._tap.nats_trouble(event, fields),
         )
         shape = shape_of(settings)
         inbox = f"_INBOX.natsgate.{secrets.token_hex(8)}"
         self._api = StreamApi(self._nats, shape)
-        self._reads = StreamReads(self._nats_reads, settings.stream, inbox)
+        self._reads = StreamReads(self._nats_reads, StreamApi(self._nats_reads, shape), inbox)
         self._tap = Tap(
             self._nats,
             self._api,
@@ -128,7 +128,6 @@ class Replica(Sampler):
         )
         self._replay = Replay(
             self._hub,
-            StreamApi(self._nats_reads, shape),
             self._reads,
             self._tap.usable,
             snapshot_limit=settings.snapshot_limit,
@@ -149,7 +148,7 @@ class Replica(Sampler):
             random=random,
             replica=settings.replica,
             readers_changed=self._tap.readers_changed,
-            upstream_up=lambda: self._tap.usable.is_set() or not self._tap.usable_once,
+            upstream_up=self._tap.usable.is_set,
             heartbeat_s=settings.heartbeat_s,
             write_timeout_s=settings.write_timeout_s,
             ws_ping_s=settings.ws_ping_s,

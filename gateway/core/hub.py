@@ -17,7 +17,6 @@ from gateway.core.event import Event
 from gateway.core.feed import Feed, Feeds
 from gateway.core.log import Log
 from gateway.core.reader import OTHER_LIFE, UNPLACED, Place, Reader
-from gateway.core.start import NOW
 
 FLUSH_EVENTS = 512
 """Events per fan-out write: bounds what one write hands to a socket."""
@@ -48,7 +47,7 @@ class Hub:
         defer: has a callable called in the loop's next turn.
         now: monotonic seconds.
         uncovered: told of a reader that the log alone cannot serve; it is READING from then on, and whoever was told
-            uses `takes`, `give`, `gap`, `show` and `brought` on it.
+            uses `takes`, `give`, `gap`, `show`, `shown` and `brought` on it.
         replay_limit: matching events that a client may replay when it connects; 0 means no limit.
 
     Attributes:
@@ -139,6 +138,8 @@ class Hub:
         self.life += 1
         for reader in self.readers:
             self._settle(reader)
+            reader.shown = None
+            reader.until = 0
             if reader.cursor != UNPLACED:
                 reader.cursor = OTHER_LIFE
         self.flushed = self.log.head
@@ -202,14 +203,18 @@ class Hub:
             self._count(reader, "stream", events, len(data))
             reader.write(data)
 
-    def show(self, reader: Reader, events: list[Event], upto: int) -> None:
-        """Write a snapshot, whole, to a READING reader; it goes on behind `upto`."""
-        if reader.place is Place.READING:
-            reader.snapshot = len(events)
-            reader.announced = False
-            if events:
-                reader.write(reader.dialect.snapshot(reader.feed, events))
-            self.brought(reader, upto)
+    def show(self, reader: Reader, events: list[Event], last: int, upto: int) -> None:
+        """Write a part of a snapshot that is true for `upto`; its last sequence is `last`."""
+        reader.shown = (last, upto)
+        reader.snapshot += len(events)
+        if events:
+            reader.write(reader.dialect.snapshot(reader.feed, events))
+
+    def shown(self, reader: Reader, upto: int) -> None:
+        """The snapshot is whole: say so, and go on from what it is true for."""
+        reader.shown = None
+        self._announce(reader, upto)
+        self.brought(reader, upto)
 
     def gap(self, reader: Reader, reason: GapReason, upto: int, *, snapshot: bool = False) -> None:
         """Tell a READING reader that everything from its cursor to `upto` is gone. `snapshot`: one follows."""
@@ -239,12 +244,10 @@ class Hub:
     def _put(self, reader: Reader) -> None:
         if reader.cursor == UNPLACED:
             self._place_first(reader)
-        if reader.cursor < 0:
+        if reader.cursor < 0 or reader.shown is not None:
             self._hand_on(reader)
         elif reader.cursor > self.flushed:
-            # Another replica was faster and handed out this cursor: not a gap, only early.
-            reader.place = Place.WAITING
-            heappush(self._ahead, (reader.cursor, next(self._tie), reader))
+            self._wait_for(reader, reader.cursor)  # another replica was faster: not a gap, only early
         elif reader.sink.paused:
             reader.place = Place.STALLED
         else:
@@ -255,14 +258,20 @@ class Hub:
     def _place_first(self, reader: Reader) -> None:
         """Serve from memory what memory can serve; everything else needs to know more of the stream."""
         start = reader.start
-        if start is NOW or start == NOW:
+        if start.until_head:
+            return  # the head is where the leader says it is, not where we are
+        if start.cursor is None and start.since is None and not start.snapshot:
             reader.cursor = self.flushed
         elif start.cursor is not None and start.cursor.incarnation == self.log.incarnation:
             sequence = start.cursor.sequence
-            near = not self.replay_limit or start.until_head or self.flushed - sequence <= self.replay_limit
+            near = not self.replay_limit or self.flushed - sequence <= self.replay_limit
             if self.log.base <= sequence <= self.flushed and near:
                 reader.cursor = sequence
                 self.resumed += 1
+
+    def _wait_for(self, reader: Reader, sequence: int) -> None:
+        reader.place = Place.WAITING
+        heappush(self._ahead, (sequence, next(self._tie), reader))
 
     def _hand_on(self, reader: Reader) -> None:
         reader.place = Place.READING
@@ -304,8 +313,10 @@ class Hub:
             reader.write(data)
         if reader.place is not Place.BEHIND:
             return written  # the write filled the socket
-        if reader.cursor >= self.flushed:
+        if reader.cursor >= self.flushed >= reader.until:
             self._go_live(reader)
+        elif reader.cursor >= self.flushed:
+            self._wait_for(reader, reader.until)
         else:
             self._queue.append(reader)
         return written
@@ -314,10 +325,13 @@ class Hub:
         reader.place = Place.LIVE
         reader.feed.live.setdefault(reader.dialect, set()).add(reader)
         if not reader.announced:
-            reader.announced = True
-            self.tell(reader, control.ready(self.log.cursor(self.flushed), reader.replayed, reader.snapshot))
-            if reader.start.until_head:
-                reader.sink.reached_head(reader)
+            self._announce(reader, self.flushed)
+
+    def _announce(self, reader: Reader, upto: int) -> None:
+        reader.announced = True
+        self.tell(reader, control.ready(self.log.cursor(upto), reader.replayed, reader.snapshot))
+        if reader.start.until_head:
+            reader.sink.reached_head(reader)
 
     def flush(self) -> None:
         """Fan out what the log has taken in since the last flush."""

@@ -68,7 +68,9 @@ class Reader:
         write: takes bytes for the socket; never blocks, never raises.
         announced: whether `ready` was written.
         replayed, snapshot: events written by reading forward, and as a snapshot.
+        shown: where in a snapshot it is: the last sequence shown, and what the snapshot is true for. None: in none.
         gaps: how many were told.
+        until: a sequence that has to be reached before `ready`, for readers that end at the head.
         told_at: when the client was last told where it stands by other means than events (monotonic seconds).
     """
 
@@ -80,10 +82,12 @@ class Reader:
         "gaps",
         "place",
         "replayed",
+        "shown",
         "sink",
         "snapshot",
         "start",
         "told_at",
+        "until",
         "write",
     )
 
@@ -100,5 +104,7 @@ class Reader:
         self.announced = False
         self.replayed = 0
         self.snapshot = 0
+        self.shown: tuple[int, int] | None = None
         self.gaps = 0
         self.told_at = 0.0
+        self.until = 0

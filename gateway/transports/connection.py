@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,18 @@ CURSOR_HEARTBEATS = 4
 
 CLOSE_TIMEOUT_S = 5.0
 """How long a connection that is ending may take to send its last bytes (and to answer a close frame)."""
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel holds for the peer (SIOCOUTQ). It tells a reader of a few bytes a second from one of none:
+    our own buffer moves only once the kernel's has a third of its room free."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sys.platform != "linux":
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0  # the socket went this moment; connection_lost is on its way
 
 
 class Connection(asyncio.Protocol):
@@ -220,7 +235,7 @@ class Connection(asyncio.Protocol):
     def _watch_progress(self, now: float) -> None:
         # A full socket is written to by nobody, so what waits in it can only become less.
         assert self.transport is not None
-        pending = self.transport.get_write_buffer_size()
+        pending = self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
         if pending != self._pending:
             self._pending = pending
             self._deadline = now + self.room.write_timeout_s

@@ -12,11 +12,18 @@ from gateway.core.stream import StreamState
 from gateway.upstream.reads import Stored, StreamReads, TooManySubjects
 
 
-class Shown(NamedTuple):
-    """A snapshot: the last message of every subject, and the position that it is true for."""
+class Page(NamedTuple):
+    """A page of a snapshot: last messages of subjects, ascending.
+
+    Attributes:
+        messages: the page.
+        upto: the position that the snapshot is true for.
+        ended: whether it is the last page.
+    """
 
     messages: list[Stored]
     upto: int
+    ended: bool
 
 
 class Answers:
@@ -36,7 +43,7 @@ class Answers:
         self._snapshot_limit = snapshot_limit
         self._positions: dict[Since, int] = {}
         self._counts: dict[tuple[str, int], int] = {}
-        self._snapshots: dict[str, Shown | None] = {}
+        self._first_page: tuple[Feed, Page | None] | None = None
 
     async def position(self, since: Since) -> int:
         """The position before the first message stored since then."""
@@ -59,25 +66,32 @@ class Answers:
             self._counts[key] = total
         return self._counts[key]
 
-    async def snapshot(self, feed: Feed) -> Shown | None:
-        """The last message of each of a feed's subjects, ascending; None when there are more than the limit."""
-        if feed.name not in self._snapshots:
-            self._snapshots[feed.name] = await self._ask_snapshot(feed)
-        return self._snapshots[feed.name]
+    async def page(self, feed: Feed, after: int, upto: int) -> Page | None:
+        """A page of the last messages of a feed's subjects; None when there are more subjects than the limit.
 
-    async def _ask_snapshot(self, feed: Feed) -> Shown | None:
+        Readers are served feed by feed, so only the first page of one feed is remembered.
+        """
+        if after:
+            return await self._ask_page(feed, after, upto)
+        if self._first_page is None or self._first_page[0] is not feed:
+            self._first_page = (feed, await self._ask_page(feed, 0, 0))
+        return self._first_page[1]
+
+    async def _ask_page(self, feed: Feed, after: int, upto: int) -> Page | None:
+        patterns = [each.text for each in feed.filters]
         try:
-            batch = await self._reads.last_values([each.text for each in feed.filters])
+            batch = await self._reads.last_values(patterns, after=after, upto=upto)
         except TooManySubjects:
             return None
         if not batch.messages:
-            for each in feed.filters:
-                if await self._reads.leader_has(0, each.text) is not None:
+            for each in patterns:
+                following = await self._reads.leader_has(after, each)
+                if following is not None and (not after or following <= upto):
                     raise UpstreamAway("a replica lags behind its leader")
-            return Shown([], self._state.last)
-        if not batch.ended or len(batch.messages) > self._snapshot_limit:
+            return Page([], upto or self._state.last, True)
+        if not after and batch.matching > self._snapshot_limit:
             return None
-        return Shown(sorted(batch.messages), batch.upto)
+        return Page(batch.messages, upto or batch.upto, batch.ended)
 
 
 def _time_of(since: Since) -> str:

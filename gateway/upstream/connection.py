@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import nats.errors
+import nkeys  # type: ignore[import-untyped]
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
@@ -249,8 +252,14 @@ def connect_options(
     """The part of nats-py's options that settings decide.
 
     Raises:
-        ConfigError: a certificate or key cannot be loaded.
+        ConfigError: credentials, a certificate or a key cannot be loaded, or a library is missing.
     """
+    if creds is not None:
+        _check_creds(creds)
+    if nkey is not None:
+        _check_seed(nkey)
+    if any(url.startswith(("ws://", "wss://")) for url in urls) and importlib.util.find_spec("aiohttp") is None:
+        raise ConfigError("NATSGATE_NATS_URL: ws:// and wss:// need one library more; pip install aiohttp")
     options: dict[str, Any] = {"servers": list(urls), "name": name}
     given = {
         "user_credentials": creds,
@@ -260,7 +269,7 @@ def connect_options(
         "token": token,
     }
     options |= {option: value for option, value in given.items() if value is not None}
-    if ca is not None or cert is not None or any(url.startswith("tls://") for url in urls):
+    if ca is not None or cert is not None or any(url.startswith(("tls://", "wss://")) for url in urls):
         try:
             context = ssl.create_default_context(cafile=ca)
             if cert is not None:
@@ -269,3 +278,20 @@ def connect_options(
             raise ConfigError(f"NATSGATE_NATS_CA, NATS_CERT or NATS_KEY cannot be loaded: {error}") from None
         options["tls"] = context
     return options
+
+
+def _check_creds(path: str) -> None:
+    # nats-py would find out when it connects, again and again.
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"NATSGATE_NATS_CREDS: {path} cannot be read: {error}") from None
+    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
+        raise ConfigError(f"NATSGATE_NATS_CREDS: {path} is no credentials file; nsc generate creds makes one")
+
+
+def _check_seed(seed: str) -> None:
+    try:
+        nkeys.from_seed(bytearray(seed.encode())).wipe()
+    except (nkeys.NkeysError, ValueError):
+        raise ConfigError("NATSGATE_NATS_NKEY is not the seed of a user's nkey (SU…)") from None

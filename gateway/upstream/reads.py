@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from gateway.core.errors import UpstreamAway, UpstreamRefused
+from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
 from gateway.core.stream import read_answer
+from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
 
 BATCH_EVENTS = 1000
 BATCH_BYTES = 2**20
 """The most of one batch. Larger ones hold up the server's other requests, and publishers with them."""
 
-SNAPSHOT_BYTES = 8 * 2**20
-"""The most of one snapshot: it is written whole."""
+SNAPSHOT_BYTES = 128 * 2**10
+"""A page of a snapshot: what a socket that stalls within it has to hold."""
 
 TIMEOUT_S = 5.0
 IN_FLIGHT = 3
@@ -67,6 +68,14 @@ class _Pending:
         self.first = True
 
 
+class Purged(UpstreamError):
+    """What was to be read is gone. `first`: the first sequence that the stream still keeps."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the stream now begins at {first}")
+        self.first = first
+
+
 class TooManySubjects(UpstreamRefused):
     """More subjects match than the server gives last values of (1,024)."""
 
@@ -76,16 +85,17 @@ class StreamReads:
 
     Args:
         nats: a connection of its own: a storm of reads must not delay live messages.
-        stream: the stream's name.
+        api: the stream's API, on that connection.
         inbox: a subject prefix that only this process listens on.
 
     Attributes:
         messages: how many stored messages were read.
     """
 
-    def __init__(self, nats: NatsConnection, stream: str, inbox: str) -> None:
+    def __init__(self, nats: NatsConnection, api: StreamApi, inbox: str) -> None:
         self._nats = nats
-        self._stream = stream
+        self.api = api
+        self._stream = api.shape.name
         self._inbox = inbox
         self._tap: Subscribed | None = None
         self._pending: dict[bytes, _Pending] = {}
@@ -95,6 +105,11 @@ class StreamReads:
         self.messages = 0
         self.requests = 0
 
+    @property
+    def connected(self) -> bool:
+        """Whether the connection of reads is up."""
+        return self._nats.connected
+
     async def after(self, sequence: int, pattern: str, *, most: int = BATCH_EVENTS) -> Batch:
         """The next messages that match a filter behind a sequence."""
         return await self._read({"seq": sequence + 1, "next_by_subj": pattern, "batch": most, "max_bytes": BATCH_BYTES})
@@ -103,13 +118,20 @@ class StreamReads:
         """The first matching message stored at or after a time (RFC 3339), alone."""
         return await self._read({"start_time": time, "next_by_subj": pattern, "batch": 1})
 
-    async def last_values(self, patterns: list[str]) -> Batch:
-        """The last message of every subject that matches, within `SNAPSHOT_BYTES`; `ended` is false when there is more.
+    async def last_values(self, patterns: list[str], *, after: int = 0, upto: int = 0) -> Batch:
+        """The last message of every subject that matches, ascending, a page of `SNAPSHOT_BYTES` at a time.
+
+        Args:
+            patterns: the filters.
+            after, upto: to go on: the last sequence of the page before, and its `upto`.
 
         Raises:
             TooManySubjects: there are more than the server gives.
         """
-        return await self._read({"multi_last": patterns, "batch": 1024, "max_bytes": SNAPSHOT_BYTES})
+        question: dict[str, Any] = {"multi_last": patterns, "batch": 1024, "max_bytes": SNAPSHOT_BYTES}
+        if after:
+            question |= {"seq": after + 1, "up_to_seq": upto}
+        return await self._read(question)
 
     async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[tuple[list[Stored], int]]:
         """Read (after, until] for some filters, in order.
@@ -118,6 +140,7 @@ class StreamReads:
             messages, each once, ascending; and the position up to which nothing is missing.
 
         Raises:
+            Purged: the stream no longer keeps all that was asked for.
             UpstreamAway: NATS is away, or the replicas lag behind their leader for too long.
             UpstreamRefused: the server says no.
         """
@@ -138,6 +161,9 @@ class StreamReads:
                 upto = min(upto, last)
             if upto > after:
                 patience = LAG_PATIENCE
+                first = (await self.api.info()).first
+                if first - 1 > after:
+                    raise Purged(first)  # before this read or within it: nobody knows what it lacks
                 yield [found[sequence] for sequence in sorted(found) if sequence <= upto], upto
                 after = upto
             else:

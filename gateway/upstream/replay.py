@@ -22,8 +22,7 @@ from gateway.core.reader import OTHER_LIFE, UNPLACED, Place, Reader
 from gateway.core.stream import StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.answers import Answers
-from gateway.upstream.api import StreamApi
-from gateway.upstream.reads import Stored, StreamReads
+from gateway.upstream.reads import Purged, Stored, StreamReads
 
 JOBS = 3
 """Groups of readers that are served at a time."""
@@ -52,7 +51,7 @@ class Replay:
 
     Args:
         hub: whose readers they are.
-        api, reads: the stream, on a connection of their own.
+        reads: the stream, on a connection of its own.
         usable: set while NATS and the stream can be used.
         snapshot_limit: the most subjects in a snapshot.
         max_event_bytes: larger payloads are not delivered; 0 means no limit.
@@ -65,7 +64,6 @@ class Replay:
     def __init__(
         self,
         hub: Hub,
-        api: StreamApi,
         reads: StreamReads,
         usable: asyncio.Event,
         *,
@@ -74,7 +72,6 @@ class Replay:
         log: Logger,
     ) -> None:
         self._hub = hub
-        self._api = api
         self._reads = reads
         self._usable = usable
         self._snapshot_limit = snapshot_limit
@@ -130,30 +127,25 @@ class Replay:
 
     async def _serve(self, readers: list[Reader], life: int) -> None:
         hub = self._hub
-        state = await self._api.info()
+        state = await self._reads.api.info()
         if state.incarnation != hub.log.incarnation:
             raise UpstreamAway("the stream began anew")  # the tap finds out by itself, and everybody is told
         answers = Answers(self._reads, state, snapshot_limit=self._snapshot_limit)
         reading: list[Reader] = []
-        for reader in readers:
-            cursor, missing = await self._locate(reader, state, answers)
-            shown = None
-            if reader.start.snapshot and (missing is not None or cursor == UNPLACED):
-                shown = await answers.snapshot(reader.feed)
+        for reader in sorted(readers, key=lambda each: each.feed.name):
+            cursor, missing = reader.cursor, None
+            if reader.shown is None:
+                cursor, missing = await self._locate(reader, state, answers)
             if life != hub.life:
                 return
             if not hub.takes(reader):
                 continue
             reader.cursor = cursor
-            if shown is not None:
-                events = self._events(shown.messages)
-                if missing is not None:
-                    hub.gap(reader, missing.reason, shown.upto, snapshot=True)
-                hub.show(reader, events, shown.upto)
-                self.outcomes["snapshot"] += 1
+            if reader.start.until_head and not reader.until:
+                reader.until = state.last
+            if reader.shown is not None or (reader.start.snapshot and (missing is not None or cursor == UNPLACED)):
+                await self._show(reader, missing, answers, life)
                 continue
-            if reader.start.snapshot and missing is None and cursor == UNPLACED:
-                missing = Missing("too_far", hub.flushed)  # more subjects than a snapshot may have
             if missing is not None:
                 self.outcomes["gap"] += 1
                 hub.gap(reader, missing.reason, missing.upto)
@@ -163,6 +155,29 @@ class Replay:
                 else:
                     reading.append(reader)
         await self._read(reading, life)
+
+    async def _show(self, reader: Reader, missing: Missing | None, answers: Answers, life: int) -> None:
+        """Write a snapshot, page by page, as long as the socket takes it; it goes on when the socket is free again."""
+        hub = self._hub
+        while True:
+            after, upto = reader.shown or (0, 0)
+            page = await answers.page(reader.feed, after, upto)
+            if life != hub.life or not hub.takes(reader):
+                return
+            if page is None:  # more subjects than a snapshot may have
+                self.outcomes["gap"] += 1
+                hub.gap(reader, "too_far" if missing is None else missing.reason, hub.flushed)
+                hub.brought(reader, reader.cursor)
+                return
+            if missing is not None:
+                hub.gap(reader, missing.reason, page.upto, snapshot=True)
+                missing = None
+            last = page.messages[-1].sequence if page.messages else after
+            hub.show(reader, self._events(page.messages), last, page.upto)
+            if page.ended:
+                self.outcomes["snapshot"] += 1
+                hub.shown(reader, page.upto)
+                return
 
     async def _locate(self, reader: Reader, state: StreamState, answers: Answers) -> tuple[int, Missing | None]:
         """Where a reader stands in the stream, and what is gone for it. UNPLACED: it asks for a snapshot only."""
@@ -174,8 +189,10 @@ class Replay:
                 cursor = start.cursor.sequence if same else OTHER_LIFE
             elif start.since is not None:
                 cursor = await answers.position(start.since)
-            else:
+            elif start.snapshot:
                 return UNPLACED, None
+            else:
+                cursor = state.last
         if cursor == OTHER_LIFE:
             return cursor, Missing("recreated", hub.flushed)
         if cursor > state.last:
@@ -211,13 +228,16 @@ class Replay:
     async def _range(self, patterns: tuple[str, ...], readers: list[Reader], life: int) -> None:
         hub = self._hub
         begin = min(reader.cursor for reader in readers)
-        async for messages, upto in self._reads.forward(patterns, begin, hub.log.base):
-            if life != hub.life:
-                return
-            await self._hand_out(messages, readers, upto)
-            readers = [reader for reader in readers if reader.place is Place.READING]
-            if not readers or life != hub.life:
-                return
+        try:
+            async for messages, upto in self._reads.forward(patterns, begin, hub.log.base):
+                if life != hub.life:
+                    return
+                await self._hand_out(messages, readers, upto)
+                readers = [reader for reader in readers if reader.place is Place.READING]
+                if not readers or life != hub.life:
+                    return
+        except Purged:
+            return  # they are looked at again, and those that stood before what is kept now get a gap
         for reader in readers:
             self.outcomes["done"] += 1
             hub.brought(reader, reader.cursor)

@@ -24,7 +24,7 @@ from gateway.core.stream import JETSTREAM_OFF, NO_SUCH_STREAM, StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
-from gateway.upstream.reads import StreamReads
+from gateway.upstream.reads import Purged, StreamReads
 
 UNUSABLE_CHECK_S = 1.0
 """How often a stream that is not usable is looked at again."""
@@ -117,6 +117,10 @@ class Tap:
         if not self._nats.connected:
             self.reasons = [f"NATS is not connected: {self._nats.last_error}"]
 
+    def wake(self) -> None:
+        """Something changed that it may have waited for."""
+        self._wake.set()
+
     def readers_changed(self) -> None:
         """A reader came or left: the tap may have to open, or to close after a while."""
         if self._hub.readers:
@@ -153,8 +157,8 @@ class Tap:
             except TimeoutError:
                 pass  # the time itself is the reason to look
             self._wake.clear()
-            if not self._nats.connected:
-                continue
+            if not self._nats.connected or not (self.usable.is_set() or self._reads.connected):
+                continue  # whichever connection comes up wakes us
             try:
                 await self._step()
             except UpstreamError as error:
@@ -210,6 +214,7 @@ class Tap:
     async def _stop(self) -> None:
         subscribed, self._open, self._close_at = self._open, None, None
         self._hub.closed()
+        self._hub.log.reset("", 0)
         self._intake.forget()
         if subscribed is not None:
             await self._nats.untap(subscribed)
@@ -270,7 +275,10 @@ class Tap:
                     self._hub.flush()
                     log.reset(state.incarnation, floor)
                     self._hub.rebased()
-                await self._fill(until)
+                try:
+                    await self._fill(until)
+                except Purged:
+                    continue  # while it was read; look again at what is kept
                 self.repaired[found_by] += 1
                 self._log.info("hole_repaired", found_by=found_by, after=hole.after, upto=until)
             hole = None

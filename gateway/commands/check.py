@@ -1,0 +1,91 @@
+"""`natsgate check`: whether NATS and the stream are as a gateway with these settings needs them."""
+
+from __future__ import annotations
+
+import orjson
+
+from gateway.commands.finding import Finding, fine, note, problem
+from gateway.commands.nats_session import NotPermitted, Session, open_session, without_login
+from gateway.commands.outcome import NatsNotReached
+from gateway.commands.permissions import silence_of, try_permissions
+from gateway.commands.quantities import show_duration, show_size
+from gateway.commands.stream_findings import look_at
+from gateway.core.errors import UpstreamError, UpstreamRefused
+from gateway.core.stream import NO_SUCH_STREAM, StreamShape, StreamState, read_answer
+from gateway.server import shape_of
+from gateway.settings import Settings
+
+
+async def check(settings: Settings) -> tuple[list[Finding], bool]:
+    """Look at everything.
+
+    Returns:
+        what was found; and whether NATS was reached.
+
+    Raises:
+        ConfigError: a certificate, key or credentials file cannot be loaded.
+    """
+    found = [
+        fine(
+            "settings",
+            f"stream {settings.stream}, roots {' '.join(settings.roots)}, live prefix {settings.live_prefix}, "
+            f"{len(settings.route)} routes, auth {settings.auth}",
+        )
+    ]
+    try:
+        async with open_session(settings) as session:
+            urls = " ".join(without_login(settings.nats_url))
+            found.append(fine("nats", f"connected to {session.server} (of {urls})"))
+            return found + await _beyond_reach(session, shape_of(settings)), True
+    except NatsNotReached as error:
+        text, _, mend = str(error).rpartition("; ")
+        return [*found, problem("nats", text, mend)], False
+
+
+async def _beyond_reach(session: Session, shape: StreamShape) -> list[Finding]:
+    trial = await try_permissions(session, shape)
+    found = trial.findings
+    if trial.state is not None:
+        found += _stream(shape, trial.state)
+    elif isinstance(trial.silence, UpstreamRefused) and trial.silence.code == NO_SUCH_STREAM:
+        found.append(problem("stream", f"there is no stream {shape.name}", "run: natsgate provision"))
+    elif trial.silence is not None and not isinstance(trial.silence, NotPermitted):
+        return [*found, silence_of(trial.silence)]
+    elif trial.silence is None:
+        return found  # without an inbox no answer comes
+    return found + await _overlaps(session, shape)
+
+
+def _stream(shape: StreamShape, state: StreamState) -> list[Finding]:
+    found = look_at(shape, state.config)
+    if any(each.level == "problem" for each in found):
+        return found
+    age, size = int(state.config.get("max_age") or 0), int(state.config.get("max_bytes") or -1)
+    kept = f"{show_duration(age / 1e9) if age else 'any age'}, {show_size(size) if size > 0 else 'any size'}"
+    text = f"{shape.name} holds {state.messages} events ({state.bytes} bytes), keeps {kept}, republishes to "
+    return [fine("stream", f"{text}{shape.live_prefix}.>"), *found]
+
+
+async def _overlaps(session: Session, shape: StreamShape) -> list[Finding]:
+    found = []
+    for pattern in [*(f"{root}.>" for root in shape.roots), f"{shape.live_prefix}.>"]:
+        try:
+            answer = await session.request("$JS.API.STREAM.NAMES", orjson.dumps({"subject": pattern}))
+            names = [name for name in read_answer(answer).get("streams") or [] if name != shape.name]
+        except NotPermitted as error:
+            text = f"whether other streams store the same subjects is not known: no right to publish {error.subject}"
+            return [note("stream", text, "allow it to have it checked")]
+        except UpstreamError as error:
+            return [note("stream", f"whether other streams store the same subjects is not known: {error}")]
+        for name in names:
+            if pattern == f"{shape.live_prefix}.>":
+                text = f"stream {name} stores subjects below {pattern}, so every event is stored twice"
+                mend = f"take them from it (nats stream edit {name}), or set another NATSGATE_LIVE_PREFIX"
+            else:
+                text = f"stream {name} stores subjects below {pattern}, which belong to {shape.name}"
+                mend = (
+                    f"take them from it (nats stream edit {name}), leave the root out of NATSGATE_ROOTS, "
+                    f"or set NATSGATE_STREAM={name}"
+                )
+            found.append(problem("stream", text, mend))
+    return found

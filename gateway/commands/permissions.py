@@ -1,0 +1,136 @@
+"""The permissions of the gateway's NATS login, tried one by one.
+
+Requests and subscriptions are really made, since they harm nobody. A trial publish would reach every service that
+listens, so what may be published is asked of the server, which knows the login's own lists.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from gateway.commands.finding import Finding, fine, note, problem
+from gateway.commands.nats_session import NotPermitted, Session
+from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
+from gateway.core.stream import JETSTREAM_OFF, StreamShape, StreamState, read_info
+from gateway.core.subjects import INBOX_ROOT, covers
+
+USER_INFO = "$SYS.REQ.USER.INFO"
+OLDEST_SERVER = (2, 11)
+_MEND = "allow it for this login as in deploy/nats/permissions.conf"
+_PROBE = b'{"seq":1}'
+
+
+@dataclass(slots=True)
+class Trial:
+    """What the trial brought.
+
+    Attributes:
+        findings: one per permission that lacks, else a single `ok`.
+        state: what the leader says of the stream, if it said anything.
+        silence: why it did not.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    state: StreamState | None = None
+    silence: UpstreamError | None = None
+
+
+async def try_permissions(session: Session, shape: StreamShape) -> Trial:
+    """Do once what a gateway does all the time, and note what is refused."""
+    trial = Trial()
+    live = f"{shape.live_prefix}.>"
+    await session.may_subscribe(live)
+    for subject in (
+        f"$JS.API.STREAM.INFO.{shape.name}",
+        f"$JS.API.STREAM.MSG.GET.{shape.name}",
+        f"$JS.API.DIRECT.GET.{shape.name}",
+    ):
+        reading = ".INFO." in subject
+        try:
+            answer = await session.request(subject, b"" if reading else _PROBE)
+            if reading:
+                trial.state = read_info(answer)
+        except NotPermitted as error:
+            trial.findings.append(problem("permissions", f"the NATS login may not {error.verb} {error.subject}", _MEND))
+            if error.verb == "subscribe":
+                return trial  # without an inbox no answer comes: nothing else can be learned
+            if reading:
+                trial.silence = error
+        except UpstreamError as error:
+            if reading:
+                trial.silence = error  # the stream's trouble; the permission is there
+    if session.refused("subscribe", live):
+        trial.findings.append(problem("permissions", f"the NATS login may not subscribe {live}", _MEND))
+    trial.findings += await _publishing(session, shape)
+    if all(each.level == "note" for each in trial.findings):
+        trial.findings.insert(0, fine("permissions", f"the login may read the stream, {live} and its inbox"))
+    return trial
+
+
+async def _publishing(session: Session, shape: StreamShape) -> list[Finding]:
+    try:
+        told = orjson.loads(await session.request(USER_INFO))
+        data = told["data"]
+        version = str(told.get("server", {}).get("ver", ""))
+    except (UpstreamError, orjson.JSONDecodeError, KeyError, TypeError):
+        text = "what the login may publish is not known, since the server does not tell it"
+        return [note("permissions", text, f"allow publishing {USER_INFO} to have it checked")]
+    found = _version(version)
+    publish = (data.get("permissions") or {}).get("publish") or {}
+    barred = [root for root in shape.roots if not may_publish(publish, f"{root}.>")]
+    if INBOX_ROOT in barred:
+        text = f"the NATS login may not publish {INBOX_ROOT}.>, where messages of clients go"
+        found.append(problem("permissions", text, _MEND))
+    others = [f"{root}.>" for root in barred if root != INBOX_ROOT]
+    if others:
+        text = f"the NATS login may not publish {' '.join(others)}"
+        found.append(note("permissions", text, "fine unless clients or webhooks publish there through the gateway"))
+    if may_publish(publish, f"{shape.live_prefix}.>"):
+        text = f"the NATS login may publish {shape.live_prefix}.>, which only the server has to"
+        found.append(note("permissions", text, "take it away as in deploy/nats/permissions.conf"))
+    return found
+
+
+def _version(text: str) -> list[Finding]:
+    numbers = re.match(r"(\d+)\.(\d+)", text)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) >= OLDEST_SERVER:
+        return []
+    oldest = ".".join(map(str, OLDEST_SERVER))
+    return [problem("nats", f"nats-server is {text}", f"natsgate needs {oldest} or newer: update nats-server")]
+
+
+def may_publish(rights: dict[str, Any], pattern: str) -> bool:
+    """Whether a login may publish at least part of a pattern.
+
+    Args:
+        rights: `{"allow": [...], "deny": [...]}` as the server lists them; no `allow` means everything.
+    """
+    tokens = tuple(pattern.split("."))
+    allow = [tuple(str(each).split(".")) for each in rights.get("allow") or [">"]]
+    deny = [tuple(str(each).split(".")) for each in rights.get("deny") or []]
+    return any(_meet(each, tokens) for each in allow) and not any(covers(each, tokens) for each in deny)
+
+
+def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    for mine, theirs in zip(one, other, strict=False):
+        if ">" in (mine, theirs):
+            return True
+        if mine != theirs and "*" not in (mine, theirs):
+            return False
+    return len(one) == len(other)
+
+
+def silence_of(error: UpstreamError | None) -> Finding:
+    """Why the stream's leader says nothing, as a problem with its mend."""
+    if isinstance(error, UpstreamRefused) and error.code == JETSTREAM_OFF:
+        mend = "enable it: jetstream {} in the server's configuration, or in the account's"
+        return problem("stream", "JetStream is not enabled for this NATS account", mend)
+    if isinstance(error, UpstreamAway) and "nobody answers" in str(error):
+        mend = "start nats-server with -js, or put jetstream {} into its configuration"
+        return problem("stream", "JetStream is not enabled on this NATS server", mend)
+    mend = "look at the cluster: nats stream report, nats server report jetstream"
+    return problem("stream", f"the stream's leader does not answer: {error!s}", mend)
