@@ -125,6 +125,8 @@ class App:
 
     def sse(self, request: Request, label: str, spec: RouteSpec | None, parameters: dict[str, str]) -> Response:
         """Answer a request for a stream."""
+        if request.method != "GET":
+            raise HTTPException(405, headers={"Allow": "GET"})  # Starlette lets HEAD through
         if request.scope["http_version"] != "1.1":
             raise HTTPException(
                 505,

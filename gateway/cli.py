@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from gateway import __version__, logs
+from gateway import __version__
 from gateway.commands.outcome import EXIT_DONE, EXIT_NOT_REACHED, EXIT_WRONG, CommandFailed
 from gateway.commands.quantities import DURATION, SIZE
 from gateway.core.errors import ConfigError
-from gateway.settings import Settings, load_settings, log_format
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+# Everything else is imported by the command that needs it: most of them are done before the rest would be loaded.
 
 _config = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file with settings and routes."
@@ -27,6 +30,8 @@ def _die(code: int, text: str) -> NoReturn:
 
 
 def _settings(config: Path | None, **given: object) -> Settings:
+    from gateway.settings import load_settings
+
     try:
         return load_settings(config=config, given=given)
     except ConfigError as error:
@@ -36,6 +41,12 @@ def _settings(config: Path | None, **given: object) -> Settings:
 def _client_settings(config: Path | None) -> Settings:
     # For commands that serve nobody: who may connect to a gateway is not their business.
     return _settings(config, auth="none", insecure=True)
+
+
+def _quiet_logs() -> None:
+    from gateway import logs
+
+    logs.configure("error", "console")
 
 
 def _tell(text: str) -> None:
@@ -56,8 +67,10 @@ def main() -> None:
 @click.option("--listen", help="Where to serve, host:port (NATSGATE_LISTEN).")
 def serve(config: Path | None, listen: str | None) -> None:
     """Run one replica. It listens at once and is ready when NATS and the stream are usable."""
+    from gateway import logs
     from gateway.server import NotReached
     from gateway.server import serve as run
+    from gateway.settings import log_format
 
     settings = _settings(config, listen=listen)
     logs.configure(settings.log_level, log_format(settings))
@@ -77,10 +90,13 @@ def check(config: Path | None, as_json: bool) -> None:
 
     Exit code 2: something is wrong. 3: NATS was not reached within NATSGATE_START_TIMEOUT_S (5 s where that is 0).
     """
+    import asyncio
+
     from gateway.commands import finding
     from gateway.commands.check import check as run
+    from gateway.settings import load_settings
 
-    logs.configure("error", "console")
+    _quiet_logs()
     reached = True
     try:
         found, reached = asyncio.run(run(load_settings(config=config)))
@@ -116,7 +132,7 @@ def provision(
     from gateway.commands.stream_change import Wishes
 
     settings = _client_settings(config)
-    logs.configure("error", log_format(settings))
+    _quiet_logs()
     wishes = Wishes(replicas, max_age, max_bytes, secrets.token_hex(8) if new_epoch else None)
     try:
         run(settings, wishes, Speech(click.echo, _tell, click.confirm if attended() else None), yes=yes)
@@ -174,10 +190,12 @@ def publish(subject: str, event: str | None, config: Path | None, lines: bool, m
 
     Says the sequence once the stream has stored it. Exit code 2: something was not stored. 3: NATS was not reached.
     """
+    import asyncio
+
     from gateway.commands import publish as publishing
 
     settings = _client_settings(config)
-    logs.configure("error", log_format(settings))
+    _quiet_logs()
     try:
         publishing.check_subject(subject, settings)
         if not lines:
@@ -195,6 +213,8 @@ def publish(subject: str, event: str | None, config: Path | None, lines: bool, m
 
 
 def _publish_lines(settings: Settings, subject: str, msg_id: str | None) -> None:
+    import asyncio
+
     from gateway.commands.publish import PROGRESS_S, PROGRESS_TTY_S, LinePublisher
 
     tty = sys.stderr.isatty()
@@ -246,11 +266,13 @@ def tail(
     from gateway.commands.tail_line import console_line, json_line, printable
     from gateway.core.sse_reader import SseEvent
 
-    colours = sys.stdout.isatty()
+    tty = sys.stdout.isatty()
 
     def show(event: SseEvent) -> None:
-        sys.stdout.write((json_line(event) if as_json else console_line(event, colours=colours)) + "\n")
-        sys.stdout.flush()
+        line = json_line(event) if as_json else console_line(event, colours=tty)
+        # For a program the event's own text, for a terminal nothing that it would act on: both are the same JSON.
+        sys.stdout.buffer.write((printable(line) if as_json and tty else line).encode() + b"\n")
+        sys.stdout.buffer.flush()
 
     try:
         run(Request(url, filters, route, since, until_head, token), show, lambda text: _tell(printable(text)))

@@ -229,11 +229,11 @@ class Replica(Sampler):
 
     def _delivered(self) -> None:
         try:
-            stored_at = datetime.fromisoformat(self._intake.stored_at)
-        except ValueError:
-            return  # the server did not say
+            stored_at = datetime.fromisoformat(self._intake.stored_at).timestamp()
+        except (ValueError, OverflowError):
+            return  # the server did not say, or nonsense
         # The clocks are two machines': what seems to come before it was sent counts as at once.
-        self._metrics.latency.observe(max(0.0, time.time() - stored_at.timestamp()))
+        self._metrics.latency.observe(max(0.0, time.time() - stored_at))
 
     def _dropped(self, reason: str, subject: str) -> None:
         held = self._seldom.due(reason)

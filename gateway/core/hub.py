@@ -27,6 +27,12 @@ SLICE_BYTES = 64 * 1024
 TURN_BYTES = 512 * 1024
 """What is read forward, for all readers together, before the loop gets to do something else."""
 
+TURN_COST, SCAN_COST = 256, 32
+"""What a turn, and looking at an event, costs of that budget beside the bytes written."""
+
+FLUSH_BYTES = 1024 * 1024
+"""Bytes of events per fan-out."""
+
 
 class Delivered:
     """Counts of one transport: events times readers, and their bytes."""
@@ -57,7 +63,7 @@ class Hub:
         replayed: events read forward, by source (`log`, `stream`).
         resumed: readers that came with a cursor and were served from the log.
         gaps: gaps told, by reason.
-        life: goes up with every `reborn`: what was read of an earlier life is worth nothing.
+        life: goes up with every `restarted`: what was read of an earlier life is worth nothing.
         on_flush: called after a fan-out that wrote something.
     """
 
@@ -132,16 +138,18 @@ class Hub:
                 self._settle(reader)
                 self._put(reader)
         self.flushed = self.log.head
+        self._wake_ahead()
 
-    def reborn(self) -> None:
-        """The log was begun anew in another life of the stream: no cursor means anything any more."""
+    def restarted(self, marker: int) -> None:
+        """The log was begun anew: in another life of the stream (`OTHER_LIFE`), where no cursor means anything any
+        more, or in an earlier state of the same one (`AHEAD`), which cursors above its head have not reached."""
         self.life += 1
         for reader in self.readers:
             self._settle(reader)
             reader.shown = None
             reader.until = 0
-            if reader.cursor != UNPLACED:
-                reader.cursor = OTHER_LIFE
+            if reader.cursor > self.log.head or (marker == OTHER_LIFE and reader.cursor >= 0):
+                reader.cursor = marker
         self.flushed = self.log.head
         self._ahead.clear()
         for reader in self.readers:
@@ -203,12 +211,11 @@ class Hub:
             self._count(reader, "stream", events, len(data))
             reader.write(data)
 
-    def show(self, reader: Reader, events: list[Event], last: int, upto: int) -> None:
-        """Write a part of a snapshot that is true for `upto`; its last sequence is `last`."""
-        reader.shown = (last, upto)
-        reader.snapshot += len(events)
-        if events:
-            reader.write(reader.dialect.snapshot(reader.feed, events))
+    def show(self, reader: Reader, data: bytes, events: int) -> None:
+        """Write a part of a snapshot to a READING reader."""
+        reader.snapshot += events
+        if data:
+            reader.write(data)
 
     def shown(self, reader: Reader, upto: int) -> None:
         """The snapshot is whole: say so, and go on from what it is true for."""
@@ -292,24 +299,24 @@ class Hub:
             turns -= 1
             reader = self._queue.popleft()
             if reader.place is Place.BEHIND:
-                budget -= 256 + self._read(reader)
+                budget -= self._read(reader)
         if self._queue:
             self._pump_soon()
 
     def _read(self, reader: Reader) -> int:
         if reader.cursor < self.log.base:
             self._hand_on(reader)
-            return 0
+            return TURN_COST
         taken = self.log.read(reader.feed, reader.cursor, SLICE_BYTES)
         reader.cursor = taken.upto
-        written = 0
+        written = TURN_COST + SCAN_COST * taken.looked_at
         if taken.events:
             data = reader.dialect.events(reader.feed, taken.events)
             for event in taken.events:
                 self.log.charge(event)
             self.log.evict()
-            written = len(data)
-            self._count(reader, "log", len(taken.events), written)
+            written += len(data)
+            self._count(reader, "log", len(taken.events), len(data))
             reader.write(data)
         if reader.place is not Place.BEHIND:
             return written  # the write filled the socket
@@ -340,20 +347,31 @@ class Hub:
             return
         if self.log.base > self.flushed:
             self._overrun()
+        wrote = False
         while self.flushed < self.log.head:
-            events = self.log.window(self.flushed, FLUSH_EVENTS)
-            self._fan_out(events)
-            self.flushed = events[-1].seq if len(events) == FLUSH_EVENTS else self.log.head
-            for reader in self._stalled:
-                self.stall(reader)
-            self._stalled.clear()
+            events, upto = self.log.window(self.flushed, FLUSH_EVENTS, FLUSH_BYTES)
+            try:
+                wrote = self._fan_out(events) or wrote
+            finally:
+                # Whatever happens, nobody is written the same twice.
+                self._flushing = False
+                self.flushed = upto
+                for reader in self._stalled:
+                    self.stall(reader)
+                self._stalled.clear()
         self.log.evict()
+        self._wake_ahead()
+        if wrote and self.on_flush is not None:
+            self.on_flush()
+
+    def _wake_ahead(self) -> None:
         while self._ahead and self._ahead[0][0] <= self.flushed:
             reader = heappop(self._ahead)[2]
             if reader.place is Place.WAITING:
                 self._put(reader)
 
-    def _fan_out(self, events: list[Event]) -> None:
+    def _fan_out(self, events: list[Event]) -> bool:
+        """Write events to the live readers that want them; whether any does."""
         wanted: dict[Feed, list[Event]] = {}
         feeds_of = self.feeds.tree.feeds_of
         for event in events:
@@ -363,7 +381,7 @@ class Hub:
                     if feed.live:
                         wanted.setdefault(feed, []).append(event)
         if not wanted:
-            return
+            return False
         now = self._now()
         self._flushing = True
         for feed, batch in wanted.items():
@@ -378,9 +396,7 @@ class Hub:
             feed.delivered_at = now
             for event in batch:
                 self.log.charge(event)
-        self._flushing = False
-        if self.on_flush is not None:
-            self.on_flush()
+        return True
 
     def _overrun(self) -> None:
         """More came in one turn than the log holds: the live readers have to read what it let go."""

@@ -111,11 +111,17 @@ class Intake:
         self.held_bytes = 0
         return None
 
-    def refuse_beyond(self, last: int) -> None:
-        """Drop what was kept aside with a sequence that the stream's leader has not reached: it is forged."""
+    @property
+    def held(self) -> int:
+        """How many messages are kept aside."""
+        return len(self._held or ())
+
+    def refuse_beyond(self, last: int, among: int) -> None:
+        """Drop those of the first `among` messages kept aside whose sequence the stream's leader has not reached:
+        they are forged. (Later ones came after the leader was asked.)"""
         genuine = []
-        for each in self._held or []:
-            if each.sequence <= last:
+        for position, each in enumerate(self._held or []):
+            if each.sequence <= last or position >= among:
                 genuine.append(each)
             else:
                 self._drop("bad_sequence", each.subject)

@@ -27,10 +27,12 @@ class Slice(NamedTuple):
     Attributes:
         events: what the feed wants, ascending.
         upto: everything up to this sequence has been looked at; read on from here.
+        looked_at: how many events it took.
     """
 
     events: list[Event]
     upto: int
+    looked_at: int
 
 
 class Log:
@@ -139,9 +141,15 @@ class Log:
         if self.on_drop is not None:
             self.on_drop(reason, subject)
 
-    def window(self, after: int, most: int) -> list[Event]:
-        """At most `most` events of all subjects behind a position."""
-        return self._run.after(after, most)
+    def window(self, after: int, most: int, limit_bytes: int) -> tuple[list[Event], int]:
+        """Events of all subjects behind a position: at most `most`, and so many bytes (or one); and where they end."""
+        events = self._run.after(after, most)
+        taken = 0
+        for position, event in enumerate(events):
+            taken += len(event.data)
+            if taken > limit_bytes and position:
+                return events[:position], events[position - 1].seq
+        return events, events[-1].seq if len(events) == most else self.head
 
     def read(self, feed: Feed, after: int, limit_bytes: int) -> Slice:
         """The next events that a feed wants behind a position that is not below `base`.
@@ -152,10 +160,11 @@ class Log:
         if behind > SCAN_EVENTS:
             selected = self._select(feed, after)
             if selected is not None:
-                return self._within(selected, self.head, limit_bytes)
+                return self._within(selected, self.head, limit_bytes, len(selected))
         scanned = self._run.after(after, SCAN_EVENTS)
         wanted = [event for event in scanned if feed in self.tree.feeds_of(event.topic)]
-        return self._within(wanted, self.head if behind <= SCAN_EVENTS else scanned[-1].seq, limit_bytes)
+        upto = self.head if behind <= SCAN_EVENTS else scanned[-1].seq
+        return self._within(wanted, upto, limit_bytes, len(scanned))
 
     def _select(self, feed: Feed, after: int) -> list[Event] | None:
         runs: dict[int, Run] = {}
@@ -170,13 +179,13 @@ class Log:
         found.sort(key=lambda event: event.seq)
         return found
 
-    def _within(self, events: list[Event], upto: int, limit_bytes: int) -> Slice:
+    def _within(self, events: list[Event], upto: int, limit_bytes: int, looked_at: int) -> Slice:
         taken = 0
         for position, event in enumerate(events):
             taken += len(event.data)
             if taken > limit_bytes and position:
-                return Slice(self.settle(events[:position]), events[position - 1].seq)
-        return Slice(self.settle(events), upto)
+                return Slice(self.settle(events[:position]), events[position - 1].seq, looked_at)
+        return Slice(self.settle(events), upto, looked_at)
 
     @property
     def topics(self) -> int:

@@ -37,6 +37,10 @@ OTHER_LIFE = -2
 """The cursor of a reader that stood in an earlier life of the stream."""
 
 
+AHEAD = -3
+"""The cursor of a reader that stood further than the stream, which was put back to an earlier state, now reaches."""
+
+
 class Sink(Protocol):
     """The connection behind a reader.
 
@@ -64,11 +68,12 @@ class Reader:
     Attributes:
         start: what the client asked for.
         cursor: everything up to this sequence was written. Meaningless while LIVE (then it is the hub's
-            `flushed`: fan-out touches no reader), and negative where it has none: see UNPLACED and OTHER_LIFE.
+            `flushed`: fan-out touches no reader), and negative where it has none: see UNPLACED, OTHER_LIFE and AHEAD.
         write: takes bytes for the socket; never blocks, never raises.
         announced: whether `ready` was written.
         replayed, snapshot: events written by reading forward, and as a snapshot.
-        shown: where in a snapshot it is: the last sequence shown, and what the snapshot is true for. None: in none.
+        shown: where in a snapshot it is: the last sequence shown, what the snapshot is true for, and how many
+            subjects are still to come. None: in none.
         gaps: how many were told.
         until: a sequence that has to be reached before `ready`, for readers that end at the head.
         told_at: when the client was last told where it stands by other means than events (monotonic seconds).
@@ -104,7 +109,7 @@ class Reader:
         self.announced = False
         self.replayed = 0
         self.snapshot = 0
-        self.shown: tuple[int, int] | None = None
+        self.shown: tuple[int, int, int] | None = None
         self.gaps = 0
         self.told_at = 0.0
         self.until = 0

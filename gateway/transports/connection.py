@@ -148,6 +148,7 @@ class Connection(asyncio.Protocol):
         if self.ending is not None or self.transport is None:
             return
         self._leave(why)
+        self._pending = self._outstanding()
         self._deadline = self.room.now() + CLOSE_TIMEOUT_S
         self.write(self.farewell(why))
         self.finish()
@@ -198,8 +199,9 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.paused = True
-        self._pending = -1
-        self._deadline = 0.0
+        if self.ending is None:
+            self._pending = -1
+            self._deadline = 0.0
         for reader in self.readers():
             self.room.hub.stall(reader)
 
@@ -216,7 +218,7 @@ class Connection(asyncio.Protocol):
         """Heartbeats and deadlines."""
         if self.ending is not None:
             if now >= self._deadline:
-                self.cut(self.ending)
+                self._finish_or_cut(now)
         elif self.paused:
             self._watch_progress(now)
         else:
@@ -232,10 +234,24 @@ class Connection(asyncio.Protocol):
             self.touched_at = self.room.now()
             self.write(data)
 
+    def _finish_or_cut(self, now: float) -> None:
+        # One that still takes its last bytes, however slowly, is let finish.
+        pending = self._outstanding()
+        if 0 < pending < self._pending:
+            self._pending = pending
+            self._deadline = now + CLOSE_TIMEOUT_S
+        elif self.ending is not None:
+            self.cut(self.ending)
+
+    def _outstanding(self) -> int:
+        """Bytes that the peer has not acknowledged, in the process and in the kernel."""
+        if self.transport is None:
+            return 0
+        return self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
+
     def _watch_progress(self, now: float) -> None:
         # A full socket is written to by nobody, so what waits in it can only become less.
-        assert self.transport is not None
-        pending = self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
+        pending = self._outstanding()
         if pending != self._pending:
             self._pending = pending
             self._deadline = now + self.room.write_timeout_s

@@ -20,13 +20,15 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 from typing import Any, cast
 
 import httptools
 import uvicorn
+import websockets.http11
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.transports.connection import Connection
@@ -48,6 +50,12 @@ EARLY_BYTES = 128 * 1024
 
 BACKLOG = 4096
 """Connections that wait to be accepted: the herd of a restart comes at once."""
+
+
+# uvicorn hands the head of a WebSocket handshake to websockets, whose own limits are narrower (8 KiB a line, 128
+# headers) and whose refusal is silence. By then it is within MAX_HEADER_BYTES.
+websockets.http11.MAX_LINE_LENGTH = 2**20
+websockets.http11.MAX_NUM_HEADERS = 2**16
 
 
 class _Gone:
@@ -147,6 +155,9 @@ class HttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self.limits.waiting.discard(self)
         super().handle_websocket_upgrade()
+        protocol = cast(WebSocketProtocol, self.transport.get_protocol())
+        if not protocol.handshake_initiated:
+            self._refuse(400)  # the parser of handshakes gave up on it, without a word
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -154,8 +165,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self.limits.header_bytes and size > self.limits.header_bytes:
             self._refusal = 431
             raise ValueError("headers too large")  # httptools stops parsing and reports it to data_received
-        self.scope["extensions"] = cast("dict[str, dict[object, object]]", {DETACH: self._detach})
         super().on_headers_complete()
+        # Of this request's cycle: a pipelined one may have taken its place by the time the endpoint runs.
+        detach = partial(self._detach, self.cycle)
+        self.scope["extensions"] = cast("dict[str, dict[object, object]]", {DETACH: detach})
 
     def data_received(self, data: bytes) -> None:
         # As uvicorn's, but what a WebSocket client sent right behind its handshake is not forgotten.
@@ -174,6 +187,9 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal)
         else:
+            cycle = cast("RequestResponseCycle | None", self.cycle)
+            if (cycle is None or cycle.response_complete) and self not in self.limits.waiting:
+                self._wait_for_request()  # a stray line break stopped the keep-alive timer and began no request
             if self._in_head:
                 self._head_bytes += len(data)
                 if self.limits.header_bytes and self._head_bytes > self.limits.header_bytes:
@@ -195,11 +211,13 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self.transport.close()
 
-    def _detach(self, connection: Connection) -> None:
+    def _detach(self, cycle: RequestResponseCycle, connection: Connection) -> None:
+        cycle.disconnected = True
+        if self.transport.is_closing():
+            return  # the client went while its request was looked at
         self._unset_keepalive_if_required()
         self.limits.waiting.discard(self)
         transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
-        self.cycle.disconnected = True
         self.connections.discard(self)
         self.pipeline.clear()
         _hand_over(transport, connection, cast("set[object]", self.connections))
@@ -231,22 +249,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True  # answered: uvicorn would log a denial as an application's fault
 
     def _detach(self, connection: Connection) -> None:
+        if self.transport.is_closing():
+            return  # the client went while its handshake was looked at
         self.stop_keepalive()
         transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
         self.disconnected = True
         self.connections.discard(self)
         _hand_over(transport, connection, cast("set[object]", self.connections))
-        if self._early:
+        if self._early and connection.transport is not None:
             connection.data_received(bytes(self._early))
 
 
 def _hand_over(transport: asyncio.Transport, connection: Connection, connections: set[object]) -> None:
-    if transport.is_closing():
-        # The client went while its request was looked at: it is told so as if it had gone just now.
-        connection.attach(transport, connections)
-        connection.connection_lost(None)
-        return
     transport.set_protocol(connection)
+    if not transport.is_reading():
+        transport.resume_reading()  # or nobody would notice that the client goes
     connection.attach(transport, connections)
 
 

@@ -187,6 +187,10 @@ class WebSocketConnection(Connection):
         except UnicodeDecodeError:
             self.end(Closing.BAD_DATA)
             return
+        self.take(text)
+
+    def take(self, text: bytes) -> None:
+        """Give a message to the kind of connection; what it cannot serve is told and counted."""
         try:
             self.message(text)
         except ClientError as error:

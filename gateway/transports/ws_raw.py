@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
@@ -37,7 +38,7 @@ class RawConnection(WebSocketConnection):
         store: where its messages go; None: nowhere.
     """
 
-    __slots__ = ("_control", "_filters", "_start", "_store", "_tasks")
+    __slots__ = ("_backlog", "_control", "_filters", "_start", "_store", "_tasks")
 
     def __init__(
         self, room: Room, route: str, filters: Sequence[Filter], start: Start, *, control: bool, store: Store | None
@@ -47,6 +48,7 @@ class RawConnection(WebSocketConnection):
         self._start = start
         self._control = control
         self._store = store
+        self._backlog: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] | None = None
 
     def started(self) -> None:
@@ -60,6 +62,9 @@ class RawConnection(WebSocketConnection):
         self.end(Closing.DONE)
 
     def message(self, text: bytes) -> None:
+        if self._tasks is not None and len(self._tasks) >= MAX_UNSTORED:
+            self._backlog.append(text)  # of one read: the next ones stay in the kernel
+            return
         if self._store is None:
             raise BadRequest("This route takes no messages.", code="not_accepted")
         try:
@@ -89,6 +94,8 @@ class RawConnection(WebSocketConnection):
     def _settled(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None
         self._tasks.discard(task)
+        while self._backlog and len(self._tasks) < MAX_UNSTORED and self.ending is None:
+            self.take(self._backlog.popleft())
         if len(self._tasks) < MAX_UNSTORED:
             self.hold_reading(UNSTORED, False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from gateway.core.dialect import Dialect
 from gateway.core.errors import UpstreamAway
 from gateway.core.feed import Feed
 from gateway.core.start import Since
@@ -18,12 +19,16 @@ class Page(NamedTuple):
     Attributes:
         messages: the page.
         upto: the position that the snapshot is true for.
+        matching: subjects of this page and those to come.
         ended: whether it is the last page.
+        encoded: what readers of a dialect are written, and how many events that is; made once for all of them.
     """
 
     messages: list[Stored]
     upto: int
+    matching: int
     ended: bool
+    encoded: dict[Dialect, tuple[bytes, int]]
 
 
 class Answers:
@@ -88,10 +93,10 @@ class Answers:
                 following = await self._reads.leader_has(after, each)
                 if following is not None and (not after or following <= upto):
                     raise UpstreamAway("a replica lags behind its leader")
-            return Page([], upto or self._state.last, True)
+            return Page([], upto or self._state.last, 0, True, {})
         if not after and batch.matching > self._snapshot_limit:
             return None
-        return Page(batch.messages, upto or batch.upto, batch.ended)
+        return Page(batch.messages, upto or batch.upto, batch.matching, batch.ended, {})
 
 
 def _time_of(since: Since) -> str:

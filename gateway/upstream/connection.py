@@ -29,6 +29,9 @@ PING_INTERVAL_S = 5
 """How often the server is pinged; two unanswered pings end the connection (nats-py's own default: 6 minutes)."""
 
 CONNECT_TIMEOUT_S = 3
+LOOK_S, GIVE_UP_S = 1.0, 30.0
+"""How often a client is looked at, and how long it may try to reconnect before it is replaced."""
+
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.1, 2.0
 
 Receive = Callable[[bytes, bytes | None, bytes], object]
@@ -136,25 +139,51 @@ class NatsConnection:
                     await self._subscribe(client, tap)
                 self._up()
                 waits = backoff(self._random, RECONNECT_FIRST_S, RECONNECT_MOST_S)
-                await self._closed.wait()
-            except (TimeoutError, nats.errors.Error, OSError) as error:
-                await self._error(error)
+                await self._until_lost(client)
             except asyncio.CancelledError:
                 # We end: that is no outage to tell anybody of.
                 self._client, self.connected = None, False
                 await _shut(client)
                 raise
+            except Exception as error:  # nats-py lets others through than its own: from keys, from INFO
+                await self._error(error)
             self._client = None
             self._down()
             await _shut(client)
             await asyncio.sleep(next(waits))
+
+    async def _until_lost(self, client: _Client) -> None:
+        """Wait until this client is of no use any more.
+
+        That is when nats-py closed it for good, when its reconnecting ended by an exception that it did not expect
+        (nobody is told of that), and when it has not been connected for `GIVE_UP_S`: a socket to a host that vanished
+        may hold up its reconnecting for as long as TCP keeps trying.
+        """
+        loop = asyncio.get_running_loop()
+        seen_at = loop.time()
+        while not self._closed.is_set():
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._closed.wait()
+            except TimeoutError:
+                if client.is_connected:
+                    seen_at = loop.time()
+                    continue
+                self._down()
+                reconnecting = client._reconnection_task
+                if reconnecting is None or reconnecting.done() or loop.time() - seen_at > GIVE_UP_S:
+                    return
 
     async def tap(self, subject: str, receive: Receive) -> Subscribed:
         """Open a tap. It survives reconnects; a message is delivered at most once. Close it with `untap`."""
         tap = Subscribed(subject, receive)
         self._taps.add(tap)
         if self._client is not None:
-            await self._subscribe(self._client, tap)
+            try:
+                await self._subscribe(self._client, tap)
+            except (nats.errors.Error, OSError) as error:
+                self._taps.discard(tap)
+                raise UpstreamAway(f"{subject} could not be subscribed to: {error!s}") from None
         return tap
 
     async def untap(self, tap: Subscribed) -> None:
@@ -232,7 +261,7 @@ class NatsConnection:
 
 async def _shut(client: _Client) -> None:
     client.direct.clear()
-    with contextlib.suppress(nats.errors.Error, OSError, asyncio.TimeoutError):  # it is being thrown away
+    with contextlib.suppress(Exception):  # it is being thrown away, in whatever state it is
         await asyncio.wait_for(client.close(), timeout=1.0)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
+from gateway.core.errors import UpstreamAway, UpstreamRefused
 from gateway.core.stream import read_answer
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
@@ -42,6 +42,20 @@ class Stored(NamedTuple):
     payload: bytes
 
 
+class Part(NamedTuple):
+    """A part of a range.
+
+    Attributes:
+        messages: ascending.
+        floor: where it begins; above the end of the part before it when what lies between was purged meanwhile.
+        upto: where it ends; from `floor` to here nothing is missing.
+    """
+
+    messages: list[Stored]
+    floor: int
+    upto: int
+
+
 @dataclass(slots=True)
 class Batch:
     """The answer to one read.
@@ -66,14 +80,6 @@ class _Pending:
         self.batch = Batch()
         self.done = done
         self.first = True
-
-
-class Purged(UpstreamError):
-    """What was to be read is gone. `first`: the first sequence that the stream still keeps."""
-
-    def __init__(self, first: int) -> None:
-        super().__init__(f"the stream now begins at {first}")
-        self.first = first
 
 
 class TooManySubjects(UpstreamRefused):
@@ -133,14 +139,13 @@ class StreamReads:
             question |= {"seq": after + 1, "up_to_seq": upto}
         return await self._read(question)
 
-    async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[tuple[list[Stored], int]]:
+    async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[Part]:
         """Read (after, until] for some filters, in order.
 
         Yields:
-            messages, each once, ascending; and the position up to which nothing is missing.
+            parts that follow each other without a gap.
 
         Raises:
-            Purged: the stream no longer keeps all that was asked for.
             UpstreamAway: NATS is away, or the replicas lag behind their leader for too long.
             UpstreamRefused: the server says no.
         """
@@ -161,10 +166,10 @@ class StreamReads:
                 upto = min(upto, last)
             if upto > after:
                 patience = LAG_PATIENCE
-                first = (await self.api.info()).first
-                if first - 1 > after:
-                    raise Purged(first)  # before this read or within it: nobody knows what it lacks
-                yield [found[sequence] for sequence in sorted(found) if sequence <= upto], upto
+                # Asked after the read: what the stream keeps now it kept then, so from there on nothing is lacking.
+                floor = max(after, (await self.api.info()).first - 1)
+                upto = max(upto, floor)
+                yield Part([found[sequence] for sequence in sorted(found) if floor < sequence <= upto], floor, upto)
                 after = upto
             else:
                 patience -= 1
@@ -233,7 +238,11 @@ class StreamReads:
         status = headers[9:12]
         batch = pending.batch
         if status == b"204":
-            batch.ended = _number(headers, b"\r\nNats-Num-Pending: ", 0) == 0
+            left = _number(headers, b"\r\nNats-Num-Pending: ", 0)
+            if len(batch.messages) < batch.matching - left:
+                pending.done.set_exception(UpstreamAway("a read of the stream lost messages on its way"))
+                return
+            batch.ended = left == 0
             batch.upto = _number(headers, b"\r\nNats-UpTo-Sequence: ", 0)
             pending.done.set_result(None)
         elif status == b"404":

@@ -18,11 +18,11 @@ from gateway.core.event import Event
 from gateway.core.feed import Feed
 from gateway.core.hub import Hub
 from gateway.core.index import Topic
-from gateway.core.reader import OTHER_LIFE, UNPLACED, Place, Reader
+from gateway.core.reader import AHEAD, OTHER_LIFE, UNPLACED, Place, Reader
 from gateway.core.stream import StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.answers import Answers
-from gateway.upstream.reads import Purged, Stored, StreamReads
+from gateway.upstream.reads import Part, Stored, StreamReads
 
 JOBS = 3
 """Groups of readers that are served at a time."""
@@ -32,6 +32,12 @@ RETRY_S = 0.5
 
 SCAN_US, REQUEST_US, TRANSFER_US = 0.15, 1000.0, 5.0
 """What a read costs, in microseconds: the server's scan per stream message, a filter's requests, a message taken."""
+
+ASKED_AGAIN, ASK_AGAIN_S = 3, 0.1
+"""How often, and after how long, the leader is asked again before a cursor is held to be ahead of the stream."""
+
+PARTS_A_TURN = 16
+"""Parts of a range that are read before others have their turn."""
 
 PAUSE_EVERY = 200
 """Readers that are written to before the loop gets to do something else."""
@@ -79,6 +85,7 @@ class Replay:
         self._log = log
         self._seldom = Seldom(asyncio.get_running_loop().time)
         self._waiting: set[Reader] = set()
+        self._busy: set[Reader] = set()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(JOBS)
         self.outcomes: Counter[str] = Counter()
@@ -99,9 +106,12 @@ class Replay:
                 await self._usable.wait()
                 await self._slots.acquire()
                 self._wake.clear()
-                readers = [reader for reader in self._waiting if reader.place is Place.READING]
-                self._waiting.clear()
+                # A reader is in one job at a time: one that stalled and came back waits until its job let it go.
+                readers = [reader for reader in self._waiting if reader not in self._busy]
+                self._waiting.difference_update(readers)
+                readers = [reader for reader in readers if reader.place is Place.READING]
                 if readers:
+                    self._busy.update(readers)
                     jobs.create_task(self._job(readers))
                 else:
                     self._slots.release()
@@ -120,10 +130,11 @@ class Replay:
             await asyncio.sleep(RETRY_S)
         finally:
             self._slots.release()
+            self._busy.difference_update(readers)
             # Whoever was not brought to an end (NATS went, the stream began anew) is looked at again.
-            for reader in readers:
-                if reader.place is Place.READING:
-                    self.take(reader)
+            self._waiting.update(reader for reader in readers if reader.place is Place.READING)
+            if self._waiting:
+                self._wake.set()
 
     async def _serve(self, readers: list[Reader], life: int) -> None:
         hub = self._hub
@@ -132,7 +143,9 @@ class Replay:
             raise UpstreamAway("the stream began anew")  # the tap finds out by itself, and everybody is told
         answers = Answers(self._reads, state, snapshot_limit=self._snapshot_limit)
         reading: list[Reader] = []
-        for reader in sorted(readers, key=lambda each: each.feed.name):
+        for number, reader in enumerate(sorted(readers, key=lambda each: each.feed.name)):
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await asyncio.sleep(0)
             cursor, missing = reader.cursor, None
             if reader.shown is None:
                 cursor, missing = await self._locate(reader, state, answers)
@@ -145,6 +158,7 @@ class Replay:
                 reader.until = state.last
             if reader.shown is not None or (reader.start.snapshot and (missing is not None or cursor == UNPLACED)):
                 await self._show(reader, missing, answers, life)
+                await asyncio.sleep(0)
                 continue
             if missing is not None:
                 self.outcomes["gap"] += 1
@@ -160,20 +174,29 @@ class Replay:
         """Write a snapshot, page by page, as long as the socket takes it; it goes on when the socket is free again."""
         hub = self._hub
         while True:
-            after, upto = reader.shown or (0, 0)
+            after, upto, left = reader.shown or (0, 0, 0)
             page = await answers.page(reader.feed, after, upto)
             if life != hub.life or not hub.takes(reader):
                 return
             if page is None:  # more subjects than a snapshot may have
                 self.outcomes["gap"] += 1
+                reader.shown = None
                 hub.gap(reader, "too_far" if missing is None else missing.reason, hub.flushed)
                 hub.brought(reader, reader.cursor)
                 return
+            if after and page.matching != left:
+                reader.shown = None
+                raise UpstreamAway("a page of a snapshot came from a replica that lags")  # the snapshot begins anew
             if missing is not None:
                 hub.gap(reader, missing.reason, page.upto, snapshot=True)
                 missing = None
+            if reader.dialect not in page.encoded:
+                events = self._events(page.messages)
+                data = reader.dialect.snapshot(reader.feed, events) if events else b""
+                page.encoded[reader.dialect] = (data, len(events))
             last = page.messages[-1].sequence if page.messages else after
-            hub.show(reader, self._events(page.messages), last, page.upto)
+            reader.shown = (last, page.upto, page.matching - len(page.messages))
+            hub.show(reader, *page.encoded[reader.dialect])
             if page.ended:
                 self.outcomes["snapshot"] += 1
                 hub.shown(reader, page.upto)
@@ -195,14 +218,24 @@ class Replay:
                 cursor = state.last
         if cursor == OTHER_LIFE:
             return cursor, Missing("recreated", hub.flushed)
-        if cursor > state.last:
-            return cursor, Missing("ahead", hub.flushed)
+        if cursor == AHEAD or await self._beyond(cursor, state):
+            return AHEAD, Missing("ahead", hub.flushed)
         kept = max(cursor, state.first - 1)
         limit = hub.replay_limit
         limited = first_time and limit and not start.until_head and hub.flushed - kept > limit
         if limited and await answers.count(reader.feed, kept) > limit:
             return cursor, Missing("too_far", hub.flushed)
         return cursor, Missing("expired", kept) if kept > cursor else None
+
+    async def _beyond(self, cursor: int, state: StreamState) -> bool:
+        """Whether the stream has not got as far as a cursor. A new leader may lag, so it is asked again."""
+        last = state.last
+        for _ in range(ASKED_AGAIN):
+            if cursor <= max(last, self._hub.flushed):
+                return False
+            await asyncio.sleep(ASK_AGAIN_S)
+            last = (await self._reads.api.info()).last
+        return cursor > max(last, self._hub.flushed)
 
     # Reading ranges
 
@@ -227,42 +260,55 @@ class Replay:
 
     async def _range(self, patterns: tuple[str, ...], readers: list[Reader], life: int) -> None:
         hub = self._hub
-        begin = min(reader.cursor for reader in readers)
-        try:
-            async for messages, upto in self._reads.forward(patterns, begin, hub.log.base):
-                if life != hub.life:
-                    return
-                await self._hand_out(messages, readers, upto)
-                readers = [reader for reader in readers if reader.place is Place.READING]
-                if not readers or life != hub.life:
-                    return
-        except Purged:
-            return  # they are looked at again, and those that stood before what is kept now get a gap
+        position = min(reader.cursor for reader in readers)
+        parts = 0
+        async for part in self._reads.forward(patterns, position, hub.log.base):
+            if life != hub.life:
+                return
+            await self._hand_out(part, readers, position)
+            # Whoever missed this part, since its socket was full, is no longer of this range, wherever it stands now.
+            position = part.upto
+            readers = [reader for reader in readers if reader.place is Place.READING and reader.cursor >= position]
+            parts += 1
+            if not readers or life != hub.life or parts == PARTS_A_TURN:
+                return
         for reader in readers:
             self.outcomes["done"] += 1
             hub.brought(reader, reader.cursor)
 
-    async def _hand_out(self, messages: list[Stored], readers: list[Reader], upto: int) -> None:
+    async def _hand_out(self, part: Part, readers: list[Reader], position: int) -> None:
         hub, life = self._hub, self._hub.life
         wanted: dict[Feed, list[Event]] = {}
-        for event in self._events(messages):
+        for event in self._events(part.messages):
             for feed in hub.feeds.tree.feeds_of(event.topic):
                 wanted.setdefault(feed, []).append(event)
         encoded: dict[tuple[int, int, int], tuple[bytes, int]] = {}
         for number, reader in enumerate(readers):
-            if reader.cursor >= upto:
+            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
+                await asyncio.sleep(0)
+                if life != hub.life:
+                    return
+            if not (position <= reader.cursor < part.upto and hub.takes(reader)):
+                continue
+            if reader.cursor < part.floor and not self._purged(reader, part.floor):
                 continue
             key = (id(reader.feed), id(reader.dialect), reader.cursor)
             if key not in encoded:
                 events = [event for event in wanted.get(reader.feed, ()) if event.seq > reader.cursor]
                 encoded[key] = (reader.dialect.events(reader.feed, events) if events else b"", len(events))
-            data, count = encoded[key]
-            if hub.takes(reader):
-                hub.give(reader, data, count, upto)
-            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
-                await asyncio.sleep(0)
-                if life != hub.life:
-                    return
+            hub.give(reader, *encoded[key], part.upto)
+
+    def _purged(self, reader: Reader, floor: int) -> bool:
+        """What lies below `floor` was purged while it was read; whether the reader goes on from there at once."""
+        hub = self._hub
+        if reader.start.snapshot:
+            return False  # it is looked at again: its gap brings a snapshot
+        if reader.announced or reader.start.cursor is not None or reader.replayed:
+            self.outcomes["gap"] += 1
+            hub.gap(reader, "expired", floor)
+        else:
+            reader.cursor = floor  # it asked for what is kept, and was told nothing yet
+        return reader.place is Place.READING
 
     def _events(self, messages: list[Stored]) -> list[Event]:
         """Events of stored messages, for readers only: the log does not keep them."""

@@ -20,11 +20,12 @@ from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
 from gateway.core.event import OVERHEAD_BYTES
 from gateway.core.hub import Hub
 from gateway.core.intake import Hole, Intake
+from gateway.core.reader import AHEAD, OTHER_LIFE
 from gateway.core.stream import JETSTREAM_OFF, NO_SUCH_STREAM, StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
-from gateway.upstream.reads import Purged, StreamReads
+from gateway.upstream.reads import StreamReads
 
 UNUSABLE_CHECK_S = 1.0
 """How often a stream that is not usable is looked at again."""
@@ -38,6 +39,9 @@ GRACE_S = 0.3
 FILL_EVENTS = 200_000
 """The most events that are read into the log to fill a hole. Behind more than that, the log begins anew further up, and
 readers that stood before it read the stream, filtered."""
+
+ASKED_AGAIN = 4
+"""How often the leader is asked before its word is taken against a live message or the log: a new leader may lag."""
 
 WARM_EVENTS = 60_000
 """The most events that are read to warm the log: the first clients wait for it, about a second for this many."""
@@ -181,7 +185,8 @@ class Tap:
             self._examine(state)
             if self.usable.is_set() and self._open is not None:
                 self._intake.hold()
-                await self._mend(Hole(self._hub.log.head, state.last + 1), "reconnect")
+                if not await self._went_back(state):
+                    await self._mend(Hole(self._hub.log.head, state.last + 1), "reconnect")
         if not self.usable.is_set():
             return
         if self._open is None:
@@ -208,8 +213,8 @@ class Tap:
         self._watched_at = self._now()
         self._hub.opened()
         self._log.debug("tap_opened", base=self._hub.log.base, head=self._hub.log.head)
-        await self._release("sequence")
         self.readers_changed()
+        await self._release("sequence")
 
     async def _stop(self) -> None:
         subscribed, self._open, self._close_at = self._open, None, None
@@ -222,20 +227,42 @@ class Tap:
 
     async def _watch(self) -> None:
         self._watched_at = self._now()
+        head = self._hub.log.head
         state = await self._api.info()
         if state.incarnation != self._hub.log.incarnation:
             await self._born_again(state)
+        elif state.last < head:
+            await self._went_back(state)
         elif state.last > self._hub.log.head:
             await asyncio.sleep(GRACE_S)  # the messages may be on their way; nothing else tells that they are not
             if state.last > self._hub.log.head and not self._intake.holding:
                 self._intake.hold()
                 await self._mend(Hole(self._hub.log.head, state.last + 1), "tail")
 
+    async def _went_back(self, state: StreamState) -> bool:
+        """Whether the stream, in the same life, has not got as far as the log: it was put back to an earlier state.
+        Then the log begins anew, and everybody who stood further gets a gap."""
+        log = self._hub.log
+        for _ in range(ASKED_AGAIN):
+            if state.last >= log.head or state.incarnation != log.incarnation:
+                return False
+            await asyncio.sleep(GRACE_S)  # a new leader may need a moment
+            state = await self._api.info()
+        if state.last >= log.head or state.incarnation != log.incarnation:
+            return False
+        self._log.warning("stream_went_back", head=log.head, last=state.last)
+        self._intake.forget()
+        self._hub.flush()
+        log.reset(state.incarnation, state.last)
+        self._hub.restarted(AHEAD)
+        await self._release("sequence")
+        return True
+
     async def _born_again(self, state: StreamState) -> None:
         self._log.warning("stream_recreated", was=self._hub.log.incarnation, now=state.incarnation, last=state.last)
         self._intake.forget()
         self._hub.log.reset(state.incarnation, state.last)
-        self._hub.reborn()
+        self._hub.restarted(OTHER_LIFE)
         await self._release("sequence")
 
     # Mending
@@ -261,49 +288,56 @@ class Tap:
                 self._hub.advanced()
                 if hole is None:
                     return
-            state = await self._leader_beyond(hole)
+            state, held = await self._leader_beyond(hole)
             log = self._hub.log
             if state.incarnation != log.incarnation:
                 await self._born_again(state)
                 return
-            self._intake.refuse_beyond(state.last)
+            self._intake.refuse_beyond(state.last, held)
             until = min(hole.before - 1, state.last)
             if log.head < until:
                 floor = max(state.first - 1, until - self._fill_most(state))
                 if floor > log.head:
-                    # Gone, or too much to read for everybody: whoever stood before reads, filtered, or gets a gap.
-                    self._hub.flush()
-                    log.reset(state.incarnation, floor)
-                    self._hub.rebased()
-                try:
-                    await self._fill(until)
-                except Purged:
-                    continue  # while it was read; look again at what is kept
+                    self._begin_at(floor)  # gone, or too much to read for everybody
+                await self._fill(until)
                 self.repaired[found_by] += 1
                 self._log.info("hole_repaired", found_by=found_by, after=hole.after, upto=until)
             hole = None
 
-    async def _leader_beyond(self, hole: Hole) -> StreamState:
+    async def _leader_beyond(self, hole: Hole) -> tuple[StreamState, int]:
         """The leader's state, once it has reached the message that showed the hole; a new leader may need a moment
-        for what an old one published. If it does not get there, the message was forged."""
-        for _ in range(4):
+        for what an old one published. If it does not get there, the message was forged. And how many messages were
+        held when the leader was asked: what came later it may not know of."""
+        for _ in range(ASKED_AGAIN):
+            held = self._intake.held
             state = await self._api.info()
-            if state.last >= hole.before - 1 and (state.last >= hole.before or not self._intake.held_bytes):
-                return state
+            if state.last >= hole.before or (state.last == hole.before - 1 and not held):
+                break
             if state.incarnation != self._hub.log.incarnation:
-                return state
+                break
             await asyncio.sleep(GRACE_S / 3)
-        return state
+        return state, held
 
     async def _fill(self, until: int) -> None:
         """Read from the stream what lies between the log's head and `until`."""
         log = self._hub.log
-        async for messages, upto in self._reads.forward((">",), log.head, until):
-            for message in messages:
+        async for part in self._reads.forward((">",), log.head, until):
+            if part.floor > log.head:
+                self._begin_at(part.floor)  # purged while it was read
+            for message in part.messages:
                 self._intake.fill(*message, counted=self._hub.open)
-            log.skip(upto)
+            log.skip(part.upto)
             if self._hub.open:
                 self._hub.flush()
+
+    def _begin_at(self, floor: int) -> None:
+        """Begin the log anew further up: whoever stood before reads the stream, filtered, or gets a gap."""
+        log = self._hub.log
+        if self._hub.open:
+            self._hub.flush()
+        log.reset(log.incarnation, floor)
+        if self._hub.open:
+            self._hub.rebased()
 
     def _fill_most(self, state: StreamState) -> int:
         """How many events the log can hold, going by the stream's average, and no more than `FILL_EVENTS`."""
