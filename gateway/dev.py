@@ -139,7 +139,7 @@ class Dev:
         nats = [binary, "-js", "-sd", str(STATE / "nats"), "-a", "127.0.0.1", "-p", str(self._nats_port)]
         self._spawn("nats-server", nats, output=STATE / "nats-server.log")
         self._wait(lambda: _accepts("127.0.0.1", self._nats_port), START_S, "nats-server does not accept connections")
-        self._finish("provision", [sys.executable, "-m", "gateway", "provision"])
+        self._finish("provision", [sys.executable, "-m", "gateway", "provision", "--yes"])
         self._spawn("gateway", [sys.executable, "-m", "gateway", "serve", "--config", str(STATE / "routes.toml")])
         self._wait(lambda: _ready(self._host, self._port), START_S, "the gateway does not become ready")
         if self._samples:

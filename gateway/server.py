@@ -284,8 +284,8 @@ class Replica(Sampler):
         yield Sample("natsgate_events_received_total", "Events received from the stream.", by_root, ("root",))
         dropped = {(reason,): float(n) for reason, n in log.dropped.items()}
         yield Sample("natsgate_events_dropped_total", "Messages that no client gets.", dropped, ("reason",))
-        events = {(name,): float(each.events) for name, each in hub.delivered.items()}
-        sent = {(name,): float(each.bytes) for name, each in hub.delivered.items()}
+        events = {(name,): float(each.events) for name, each in hub.fan_out.delivered.items()}
+        sent = {(name,): float(each.bytes) for name, each in hub.fan_out.delivered.items()}
         yield Sample("natsgate_deliveries_total", "Events written to clients.", events, ("transport",))
         yield Sample("natsgate_sent_bytes_total", "Bytes of events written to clients.", sent, ("transport",))
         replayed = {(source,): float(n) for source, n in hub.replayed.items()}

@@ -13,8 +13,8 @@ from itertools import count
 
 from gateway.core import control
 from gateway.core.control import Control, GapReason
-from gateway.core.event import Event
-from gateway.core.feed import Feed, Feeds
+from gateway.core.fanout import FanOut
+from gateway.core.feed import Feeds
 from gateway.core.log import Log
 from gateway.core.reader import OTHER_LIFE, UNPLACED, Place, Reader
 
@@ -34,16 +34,6 @@ FLUSH_BYTES = 1024 * 1024
 """Bytes of events per fan-out."""
 
 
-class Delivered:
-    """Counts of one transport: events times readers, and their bytes."""
-
-    __slots__ = ("bytes", "events")
-
-    def __init__(self) -> None:
-        self.events = 0
-        self.bytes = 0
-
-
 class Hub:
     """All readers of one stream.
 
@@ -59,7 +49,7 @@ class Hub:
     Attributes:
         open: whether the log is being fed; until then readers wait.
         flushed: everything up to this sequence was handed to the live readers.
-        delivered: counts by transport.
+        fan_out: writes to the live readers, and counts by transport.
         replayed: events read forward, by source (`log`, `stream`).
         resumed: readers that came with a cursor and were served from the log.
         gaps: gaps told, by reason.
@@ -82,7 +72,7 @@ class Hub:
         self.replay_limit = replay_limit
         self.open = False
         self.flushed = 0
-        self.delivered = {"sse": Delivered(), "ws": Delivered()}
+        self.fan_out = FanOut(log, feeds.tree, now)
         self.replayed = {"log": 0, "stream": 0}
         self.resumed = 0
         self.gaps: Counter[str] = Counter()
@@ -90,14 +80,12 @@ class Hub:
         self.on_flush: Callable[[], None] | None = None
         self.readers: set[Reader] = set()
         self._defer = defer
-        self._now = now
         self._uncovered = uncovered
         self._queue: deque[Reader] = deque()
         self._ahead: list[tuple[int, int, Reader]] = []
         self._tie = count()
         self._flush_due = False
         self._pump_due = False
-        self._flushing = False
         self._stalled: list[Reader] = []
 
     @property
@@ -175,7 +163,7 @@ class Hub:
 
     def stall(self, reader: Reader) -> None:
         """The reader's socket is full: it falls behind, keeping its cursor."""
-        if self._flushing and reader.place is Place.LIVE:
+        if self.fan_out.running and reader.place is Place.LIVE:
             self._stalled.append(reader)  # after this flush: all of the flush is written to it
         elif reader.place in (Place.LIVE, Place.BEHIND):
             self._settle(reader)
@@ -351,10 +339,9 @@ class Hub:
         while self.flushed < self.log.head:
             events, upto = self.log.window(self.flushed, FLUSH_EVENTS, FLUSH_BYTES)
             try:
-                wrote = self._fan_out(events) or wrote
+                wrote = self.fan_out.write(events) or wrote
             finally:
                 # Whatever happens, nobody is written the same twice.
-                self._flushing = False
                 self.flushed = upto
                 for reader in self._stalled:
                     self.stall(reader)
@@ -370,34 +357,6 @@ class Hub:
             if reader.place is Place.WAITING:
                 self._put(reader)
 
-    def _fan_out(self, events: list[Event]) -> bool:
-        """Write events to the live readers that want them; whether any does."""
-        wanted: dict[Feed, list[Event]] = {}
-        feeds_of = self.feeds.tree.feeds_of
-        for event in events:
-            feeds = feeds_of(event.topic)
-            if feeds and self.log.settle([event]):
-                for feed in feeds:
-                    if feed.live:
-                        wanted.setdefault(feed, []).append(event)
-        if not wanted:
-            return False
-        now = self._now()
-        self._flushing = True
-        for feed, batch in wanted.items():
-            for dialect, readers in feed.live.items():
-                if readers:
-                    data = dialect.events(feed, batch)
-                    for reader in readers:
-                        reader.write(data)
-                    delivered = self.delivered[dialect.transport]
-                    delivered.events += len(batch) * len(readers)
-                    delivered.bytes += len(data) * len(readers)
-            feed.delivered_at = now
-            for event in batch:
-                self.log.charge(event)
-        return True
-
     def _overrun(self) -> None:
         """More came in one turn than the log holds: the live readers have to read what it let go."""
         for reader in self.readers:
@@ -409,6 +368,4 @@ class Hub:
     def _count(self, reader: Reader, source: str, events: int, size: int) -> None:
         reader.replayed += events
         self.replayed[source] += events
-        delivered = self.delivered[reader.dialect.transport]
-        delivered.events += events
-        delivered.bytes += size
+        self.fan_out.delivered[reader.dialect.transport].add(events, size)

@@ -1,0 +1,74 @@
+"""Fan-out: each new event, framed once per feed and dialect, written to every live reader as the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.core.event import Event
+from gateway.core.feed import Feed
+from gateway.core.index import FilterTree
+from gateway.core.log import Log
+
+
+class Delivered:
+    """Counts of one transport: events times readers, and their bytes."""
+
+    __slots__ = ("bytes", "events")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+
+    def add(self, events: int, size: int) -> None:
+        self.events += events
+        self.bytes += size
+
+
+class FanOut:
+    """Writes to live readers. The hot path: per reader one call, and nothing else.
+
+    Args:
+        log: pays for the frames that are made.
+        tree: knows which feeds want a subject.
+        now: monotonic seconds.
+
+    Attributes:
+        delivered: counts by transport.
+        running: whether it is writing at this moment: then no reader may leave the live set.
+    """
+
+    def __init__(self, log: Log, tree: FilterTree, now: Callable[[], float]) -> None:
+        self._log = log
+        self._tree = tree
+        self._now = now
+        self.delivered = {"sse": Delivered(), "ws": Delivered()}
+        self.running = False
+
+    def write(self, events: list[Event]) -> bool:
+        """Write events to the live readers that want them; whether any does."""
+        wanted: dict[Feed, list[Event]] = {}
+        feeds_of = self._tree.feeds_of
+        for event in events:
+            feeds = feeds_of(event.topic)
+            if feeds and self._log.settle([event]):
+                for feed in feeds:
+                    if feed.live:
+                        wanted.setdefault(feed, []).append(event)
+        if not wanted:
+            return False
+        now = self._now()
+        self.running = True
+        try:
+            for feed, batch in wanted.items():
+                for dialect, readers in feed.live.items():
+                    if readers:
+                        data = dialect.events(feed, batch)
+                        for reader in readers:
+                            reader.write(data)
+                        self.delivered[dialect.transport].add(len(batch) * len(readers), len(data) * len(readers))
+                feed.delivered_at = now
+                for event in batch:
+                    self._log.charge(event)
+        finally:
+            self.running = False
+        return True

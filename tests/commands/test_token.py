@@ -1,0 +1,56 @@
+"""`natsgate token` mints what section 5 of the protocol describes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import jwt
+import pytest
+
+from tests.support.command import natsgate
+
+SECRET = "a-secret-of-at-least-32-bytes-for-tests"
+
+
+def test_its_claims(tmp_path: Path) -> None:
+    """Signed with the secret, with subject, times and rights; the secret may come from a file."""
+    file = tmp_path / "secret"
+    file.write_text(SECRET + "\n")
+    options = ("--subscribe", "repo.42.>", "--subscribe", "user.{sub}.>", "--publish", "inbox.project.*", "--ttl", "2h")
+    done = natsgate("token", "--sub", "al ice", *options, settings={"JWT_SECRET_FILE": file})
+    assert done.returncode == 0, done.stderr
+    claims = jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"], options={"require": ["exp", "iat", "sub"]})
+    assert claims["sub"] == "al ice"
+    assert claims["natsgate"] == {"subscribe": ["repo.42.>", "user.{sub}.>"], "publish": ["inbox.project.*"]}
+    assert claims["exp"] - claims["iat"] == 7200
+    assert abs(claims["iat"] - time.time()) < 30
+    assert not {"iss", "aud"} & claims.keys()
+
+
+def test_issuer_and_audience() -> None:
+    """`iss` and `aud` for gateways that check them."""
+    done = natsgate("token", "--sub", "a", "--issuer", "me", "--audience", "you", settings={"JWT_SECRET": SECRET})
+    claims = jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"], audience="you", issuer="me")
+    assert claims["natsgate"] == {"subscribe": [], "publish": []}
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "said"),
+    [
+        ({}, (), "NATSGATE_JWT_SECRET"),
+        ({"JWT_SECRET": "shibboleth"}, (), "32"),
+        ({"JWT_SECRET": SECRET}, ("--subscribe", "repo.>.x"), "repo.>.x"),
+        ({"JWT_SECRET": SECRET}, ("--publish", "repo..x"), "empty"),
+        ({"JWT_SECRET": SECRET}, ("--subscribe", "repo.a b.>"), "not encoded"),
+        ({"JWT_SECRET": SECRET}, ("--ttl", "0"), "--ttl"),
+        ({"JWT_SECRET": SECRET}, ("--ttl", "ever"), "--ttl"),
+    ],
+)
+def test_what_is_wrong_is_named(settings: dict[str, object], options: tuple[str, ...], said: str) -> None:
+    """No secret, a short one, a bad pattern or time: exit code 2, the mend, no token, and never the secret."""
+    done = natsgate("token", "--sub", "a", *options, settings=settings)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert "shibboleth" not in done.stderr

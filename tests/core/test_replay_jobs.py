@@ -1,0 +1,105 @@
+"""Replay jobs, in process, against a stream that is a list: no reader misses a part or gets one twice."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, ClassVar, cast
+
+from gateway.core.cursor import Cursor
+from gateway.core.dialect import SSE
+from gateway.core.feed import Feeds
+from gateway.core.hub import Hub
+from gateway.core.log import Log
+from gateway.core.reader import Place, Reader
+from gateway.core.start import Start
+from gateway.core.stream import StreamState
+from gateway.core.subjects import parse_filter
+from gateway.logs import logger
+from gateway.upstream.reads import Part, Stored, StreamReads
+from gateway.upstream.replay import Replay
+
+STORED = 3000
+STATE = StreamState(incarnation="x", first=1, last=STORED, messages=STORED, bytes=STORED * 100, config={})
+
+
+class Api:
+    async def info(self) -> StreamState:
+        return STATE
+
+
+class Reads:
+    """A stream of 3,000 messages, read in three parts."""
+
+    api: ClassVar[Api] = Api()
+
+    async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[Part]:
+        while after < until:
+            await asyncio.sleep(0)
+            upto = min(after + 1000, until)
+            messages = [Stored(n, b"repo.1.x", b'{"n":%d}' % n) for n in range(after + 1, upto + 1)]
+            yield Part(messages, after, upto)
+            after = upto
+
+
+class Client:
+    identity: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, hub: Hub, on_write: Callable[[Client], None]) -> None:
+        self.hub = hub
+        self.on_write = on_write
+        self.paused = False
+        self.writes = 0
+        self.seen: list[int] = []
+        start = Start(cursor=Cursor("x", 0))
+        self.reader = Reader(hub.feeds.acquire([parse_filter("repo.>", ("repo",))]), SSE, self, self.write, start)
+        hub.join(self.reader)
+
+    def write(self, data: bytes) -> None:
+        self.seen += [int(found) for found in re.findall(rb'^data: \{"n":(\d+)\}', data, re.MULTILINE)]
+        self.writes += 1
+        self.on_write(self)
+
+    def fill(self) -> None:
+        self.paused = True
+        self.hub.stall(self.reader)
+
+    def drain(self) -> None:
+        self.paused = False
+        self.hub.resume(self.reader)
+
+    def gapped(self) -> None:
+        raise AssertionError("nothing is gone")
+
+    def reached_head(self, reader: Reader) -> None:
+        raise AssertionError("nobody asked for it")
+
+
+async def test_a_reader_whose_socket_frees_within_a_hand_out_misses_nothing() -> None:
+    """Many readers are served in one job; one stalls, and its socket frees while others are still written to."""
+    loop = asyncio.get_running_loop()
+    feeds = Feeds()
+    log = Log(10**6, feeds.tree)
+    log.reset("x", STORED)
+    usable = asyncio.Event()
+    usable.set()
+    hub = Hub(log, feeds, defer=loop.call_soon, now=loop.time, uncovered=lambda reader: replay.take(reader))
+    replay = Replay(hub, cast(StreamReads, Reads()), usable, snapshot_limit=10, max_event_bytes=0, log=logger())
+    hub.opened()
+
+    def on_write(client: Client) -> None:
+        if client is clients[3] and client.writes == 1:
+            client.fill()
+        if client is clients[250] and clients[3].paused:
+            clients[3].drain()
+
+    clients: list[Client] = []
+    clients += [Client(hub, on_write) for _ in range(700)]
+    async with asyncio.timeout(30):
+        running = asyncio.create_task(replay.run())
+        while not all(client.reader.place is Place.LIVE for client in clients):  # noqa: ASYNC110 - other callbacks are waited for
+            await asyncio.sleep(0)
+    running.cancel()
+
+    assert all(client.seen == list(range(1, STORED + 1)) for client in clients)
