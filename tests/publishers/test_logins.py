@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import ssl
 from pathlib import Path
 from typing import Any
@@ -122,7 +121,6 @@ async def test_creds(tmp_path: Path) -> None:
         broker.kill()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificates")
 async def test_tls(tmp_path: Path) -> None:
     """TLS with an own authority and a client certificate; without the authority the server is not trusted."""
     files = certificates(tmp_path)
