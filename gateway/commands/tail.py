@@ -140,7 +140,7 @@ class Tail:
         except Refused as refused:
             if refused.for_good:
                 raise CommandFailed(f"the gateway refused, {refused}") from None
-            self._why, self._wait_s, answered = f"the gateway refused, {refused}", refused.retry_after_s, True
+            self._why, self._wait_s = f"the gateway refused, {refused}", refused.retry_after_s
         except Broken as broken:
             self._why = str(broken)
         except (NotAnEventStream, ValueError) as error:

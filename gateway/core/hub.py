@@ -16,7 +16,7 @@ from gateway.core.control import Control, GapReason
 from gateway.core.fanout import FanOut
 from gateway.core.feed import Feeds
 from gateway.core.log import Log
-from gateway.core.reader import OTHER_LIFE, UNPLACED, Place, Reader
+from gateway.core.reader import UNPLACED, Place, Reader
 
 FLUSH_EVENTS = 512
 """Events per fan-out write: bounds what one write hands to a socket."""
@@ -128,16 +128,18 @@ class Hub:
         self.flushed = self.log.head
         self._wake_ahead()
 
-    def restarted(self, marker: int) -> None:
+    def restarted(self, marker: int, *, above: int) -> None:
         """The log was begun anew: in another life of the stream (`OTHER_LIFE`), where no cursor means anything any
-        more, or in an earlier state of the same one (`AHEAD`), which cursors above its head have not reached."""
+        more, or in an earlier state of the same one (`AHEAD`). Cursors higher than `above` become the marker."""
         self.life += 1
         for reader in self.readers:
             self._settle(reader)
-            reader.shown = None
             reader.until = 0
-            if reader.cursor > self.log.head or (marker == OTHER_LIFE and reader.cursor >= 0):
+            if reader.cursor > above:
                 reader.cursor = marker
+            if reader.shown is not None:
+                reader.shown = None
+                reader.cursor = UNPLACED  # its snapshot begins anew
         self.flushed = self.log.head
         self._ahead.clear()
         for reader in self.readers:

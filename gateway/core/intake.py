@@ -33,6 +33,7 @@ class _Live(NamedTuple):
     sequence: int
     subject: bytes
     payload: bytes
+    headers: bytes
 
 
 class Intake:
@@ -61,7 +62,7 @@ class Intake:
         self._prefix = len(live_prefix.encode("utf-8")) + 1
         self._max_event_bytes = max_event_bytes
         self._held: list[_Live] | None = []
-        self._stamps = b""
+        self._newest = b""
         self.received = {root.encode("ascii"): 0 for root in roots}
         self.holes = 0
         self.held_bytes = 0
@@ -83,19 +84,21 @@ class Intake:
         """Hold, and forget what was kept aside: the tap is closed, or the stream is another one."""
         self._held = []
         self.held_bytes = 0
+        self._newest = b""
 
-    def fill(self, sequence: int, subject: bytes, payload: bytes, *, counted: bool) -> None:
+    def fill(self, sequence: int, subject: bytes, payload: bytes, headers: bytes, *, counted: bool) -> None:
         """Take a message that was read from the stream. What the log has already is passed over.
 
         Args:
-            sequence, subject, payload: the message.
+            sequence, subject, payload, headers: the message.
             counted: whether it counts when it is dropped: what merely warms the log was dropped by others before.
         """
         if sequence > self._log.head:
             if not counted and self._max_event_bytes and len(payload) > self._max_event_bytes:
                 self._log.append(sequence, subject, None)
+                self._newest = headers
             else:
-                self._append(sequence, subject, payload)
+                self._append(sequence, subject, payload, headers)
 
     def release(self) -> Hole | None:
         """Take in what was kept aside, and let live messages flow again, unless there is (another) hole: it is
@@ -146,25 +149,25 @@ class Intake:
         root = subject[: subject.find(b".")]
         if root in self.received:
             self.received[root] += 1
-        self._stamps = headers
         if self._held is not None:
             self.held_bytes += len(payload) + HELD_OVERHEAD_BYTES
             if self.held_bytes <= HOLD_BYTES:
-                self._held.append(_Live(sequence, subject, payload))
+                self._held.append(_Live(sequence, subject, payload, headers))
             return None
         expected = self._log.head + 1
         if sequence == expected:
-            self._append(sequence, subject, payload)
+            self._append(sequence, subject, payload, headers)
             return None
         if sequence < expected:
             self.repeated += 1
             return None
         self.holes += 1
-        self._held = [_Live(sequence, subject, payload)]
+        self._held = [_Live(sequence, subject, payload, headers)]
         self.held_bytes = len(payload) + HELD_OVERHEAD_BYTES
         return Hole(expected - 1, sequence)
 
-    def _append(self, sequence: int, subject: bytes, payload: bytes) -> None:
+    def _append(self, sequence: int, subject: bytes, payload: bytes, headers: bytes) -> None:
+        self._newest = headers
         if self._max_event_bytes and len(payload) > self._max_event_bytes:
             self._drop("too_large", subject)
             self._log.append(sequence, subject, None)
@@ -176,8 +179,8 @@ class Intake:
 
     @property
     def stored_at(self) -> str:
-        """When the stream stored the newest message, as the server wrote it (RFC 3339, UTC); empty if unknown."""
-        begin = self._stamps.rfind(_STAMP)
+        """When the stream stored the message at the head, as the server wrote it (RFC 3339, UTC); empty if unknown."""
+        begin = self._newest.rfind(_STAMP)
         if begin < 0:
             return ""
-        return self._stamps[begin + len(_STAMP) :].split(b"\r", 1)[0].decode("ascii", "replace")
+        return self._newest[begin + len(_STAMP) :].split(b"\r", 1)[0].decode("ascii", "replace")

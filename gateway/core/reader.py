@@ -58,6 +58,9 @@ class Sink(Protocol):
     def gapped(self) -> None:
         """A gap was told; a connection that cannot go on with one ends."""
 
+    def failed(self) -> None:
+        """What one of its readers asks cannot be served, for a reason that is ours; the connection ends."""
+
     def reached_head(self, reader: Reader) -> None:
         """A reader that was to end at the head is there."""
 
@@ -72,8 +75,8 @@ class Reader:
         write: takes bytes for the socket; never blocks, never raises.
         announced: whether `ready` was written.
         replayed, snapshot: events written by reading forward, and as a snapshot.
-        shown: where in a snapshot it is: the last sequence shown, what the snapshot is true for, and how many
-            subjects are still to come. None: in none.
+        shown: where in a snapshot it is: the last sequence shown, and what the snapshot is true for. None: in none.
+        refusals: how often the stream refused what only this reader asks.
         gaps: how many were told.
         until: a sequence that has to be reached before `ready`, for readers that end at the head.
         told_at: when the client was last told where it stands by other means than events (monotonic seconds).
@@ -86,6 +89,7 @@ class Reader:
         "feed",
         "gaps",
         "place",
+        "refusals",
         "replayed",
         "shown",
         "sink",
@@ -109,7 +113,8 @@ class Reader:
         self.announced = False
         self.replayed = 0
         self.snapshot = 0
-        self.shown: tuple[int, int, int] | None = None
+        self.shown: tuple[int, int] | None = None
+        self.refusals = 0
         self.gaps = 0
         self.told_at = 0.0
         self.until = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from gateway.core.cursor import Cursor
 from gateway.core.errors import BadRequest
@@ -12,7 +12,11 @@ from gateway.core.errors import BadRequest
 _DURATION = re.compile(r"(?:\d{1,9}(?:\.\d{1,6})?(?:ms|s|m|h|d))+", re.ASCII)
 _PART = re.compile(r"([\d.]+)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII)
+
+
+FIRST_YEAR, LAST_YEAR = 1970, 2262
+"""Between these years NATS can tell times apart: it counts nanoseconds in 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Since:
 
     Attributes:
         ago_s: so many seconds before now.
-        time: an RFC 3339 time.
+        time: an RFC 3339 time, in UTC.
     """
 
     ago_s: float | None = None
@@ -60,8 +64,9 @@ def parse_since(text: str) -> Since:
         return Since(ago_s=sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text)))
     if _TIME.fullmatch(text):
         try:
-            datetime.fromisoformat(text.upper())
-            return Since(time=text.upper())
+            time = datetime.fromisoformat(text.upper())
+            if FIRST_YEAR < time.year < LAST_YEAR:
+                return Since(time=time.astimezone(UTC).isoformat().replace("+00:00", "Z"))
         except ValueError:
             pass  # the shape is right, the date is not
     raise BadRequest(

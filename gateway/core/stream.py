@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -88,6 +89,7 @@ class StreamState:
         incarnation: which life of the stream it is.
         first, last: the first and last stored sequence. An empty stream has first = last + 1.
         messages, bytes: what it holds.
+        last_time: when the last one was stored.
         config: its configuration.
     """
 
@@ -96,6 +98,7 @@ class StreamState:
     last: int
     messages: int
     bytes: int
+    last_time: datetime
     config: dict[str, Any]
 
 
@@ -115,6 +118,7 @@ def read_info(answer: bytes) -> StreamState:
             last=int(state["last_seq"]),
             messages=int(state["messages"]),
             bytes=int(state["bytes"]),
+            last_time=datetime.fromisoformat(state["last_ts"]),
             config=config,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -114,6 +114,10 @@ class Connection(asyncio.Protocol):
     def gapped(self) -> None:
         """A gap was told. Most connections go on."""
 
+    def failed(self) -> None:
+        """What one of its readers asks cannot be served."""
+        self.end(Closing.INTERNAL_ERROR)
+
     def reached_head(self, reader: Reader) -> None:
         """A reader that was to end at the head is there."""
 

@@ -28,6 +28,10 @@ Store = Callable[[str, bytes], Awaitable[object]]
 """Stores a client's message: takes its `type` and its JSON. Raises `ClientError` or `UpstreamError`."""
 
 
+_FAULTS = (Closing.POLICY, Closing.BAD_DATA, Closing.PROTOCOL_ERROR, Closing.TOO_LARGE)
+"""Ends after which what the client sent before is not taken any more."""
+
+
 class RawConnection(WebSocketConnection):
     """One raw client.
 
@@ -94,7 +98,7 @@ class RawConnection(WebSocketConnection):
     def _settled(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None
         self._tasks.discard(task)
-        while self._backlog and len(self._tasks) < MAX_UNSTORED and self.ending is None:
+        while self._backlog and len(self._tasks) < MAX_UNSTORED and self.ending not in _FAULTS:
             self.take(self._backlog.popleft())
         if len(self._tasks) < MAX_UNSTORED:
             self.hold_reading(UNSTORED, False)

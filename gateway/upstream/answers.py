@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from gateway.core.dialect import Dialect
-from gateway.core.errors import UpstreamAway
 from gateway.core.feed import Feed
 from gateway.core.start import Since
 from gateway.core.stream import StreamState
-from gateway.upstream.reads import Stored, StreamReads, TooManySubjects
+from gateway.upstream.reads import Lagging, Stored, StreamReads, TooManySubjects
+
+ASKED_AGAIN, ASK_AGAIN_S = 3, 0.1
+"""How often, and after how long, the leader is asked again before a cursor is held to be ahead of the stream."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Page(NamedTuple):
@@ -19,14 +24,12 @@ class Page(NamedTuple):
     Attributes:
         messages: the page.
         upto: the position that the snapshot is true for.
-        matching: subjects of this page and those to come.
         ended: whether it is the last page.
         encoded: what readers of a dialect are written, and how many events that is; made once for all of them.
     """
 
     messages: list[Stored]
     upto: int
-    matching: int
     ended: bool
     encoded: dict[Dialect, tuple[bytes, int]]
 
@@ -46,6 +49,8 @@ class Answers:
         self._reads = reads
         self._state = state
         self._snapshot_limit = snapshot_limit
+        self._last = state.last
+        self._asked_again = 0
         self._positions: dict[Since, int] = {}
         self._counts: dict[tuple[str, int], int] = {}
         self._first_page: tuple[Feed, Page | None] | None = None
@@ -56,10 +61,21 @@ class Answers:
             if since.time is None and since.ago_s is None:
                 self._positions[since] = self._state.first - 1
             else:
-                batch = await self._reads.since(_time_of(since), ">")
+                time = _time_of(since)
+                batch = await self._reads.since(time.isoformat().replace("+00:00", "Z"), ">")
+                if not batch.messages and self._state.last_time > time:
+                    raise Lagging("a replica lags behind its leader, which has stored something since then")
                 messages = batch.messages
                 self._positions[since] = messages[0].sequence - 1 if messages else self._state.last
         return self._positions[since]
+
+    async def last_beyond(self, cursor: int, reached: int) -> int:
+        """The stream's last sequence. Where it is below a cursor the leader is asked again: a new one may lag."""
+        while cursor > max(self._last, reached) and self._asked_again < ASKED_AGAIN:
+            self._asked_again += 1
+            await asyncio.sleep(ASK_AGAIN_S)
+            self._last = max(self._last, (await self._reads.api.info()).last)
+        return max(self._last, reached)
 
     async def count(self, feed: Feed, after: int) -> int:
         """How many messages a feed has behind a position. Filters that overlap count double: it is an upper bound."""
@@ -88,22 +104,22 @@ class Answers:
             batch = await self._reads.last_values(patterns, after=after, upto=upto)
         except TooManySubjects:
             return None
-        if not batch.messages:
-            for each in patterns:
-                following = await self._reads.leader_has(after, each)
-                if following is not None and (not after or following <= upto):
-                    raise UpstreamAway("a replica lags behind its leader")
-            return Page([], upto or self._state.last, 0, True, {})
         if not after and batch.matching > self._snapshot_limit:
             return None
-        return Page(batch.messages, upto or batch.upto, batch.matching, batch.ended, {})
+        if batch.ended and (after or not batch.messages):
+            # A page may come from a replica that has not got as far as the one before. What it lacks lies at the end.
+            last = batch.messages[-1].sequence if batch.messages else after
+            for each in patterns:
+                following = await self._reads.leader_has(last, each)
+                if following is not None and (not after or following <= upto):
+                    raise Lagging("a replica lags behind its leader within a snapshot")
+        return Page(batch.messages, upto or batch.upto or self._state.last, batch.ended, {})
 
 
-def _time_of(since: Since) -> str:
+def _time_of(since: Since) -> datetime:
     if since.time is not None:
-        return since.time
+        return datetime.fromisoformat(since.time)
     try:
-        begin = datetime.now(UTC) - timedelta(seconds=since.ago_s or 0)
+        return max(EPOCH, datetime.now(UTC) - timedelta(seconds=since.ago_s or 0))
     except OverflowError:
-        begin = datetime(1970, 1, 1, tzinfo=UTC)
-    return begin.isoformat().replace("+00:00", "Z")
+        return EPOCH

@@ -136,7 +136,8 @@ class NatsConnection:
                 )
                 self._client = client
                 for tap in tuple(self._taps):
-                    await self._subscribe(client, tap)
+                    if tap in self._taps:  # it may be closed while another one is opened
+                        await self._subscribe(client, tap)
                 self._up()
                 waits = backoff(self._random, RECONNECT_FIRST_S, RECONNECT_MOST_S)
                 await self._until_lost(client)

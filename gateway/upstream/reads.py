@@ -35,11 +35,12 @@ LAG_PATIENCE = 300
 
 
 class Stored(NamedTuple):
-    """A stored message."""
+    """A stored message. `headers`: from the stream's own block on."""
 
     sequence: int
     subject: bytes
     payload: bytes
+    headers: bytes
 
 
 class Part(NamedTuple):
@@ -74,12 +75,18 @@ class Batch:
 
 
 class _Pending:
-    __slots__ = ("batch", "done", "first")
+    __slots__ = ("batch", "done", "first", "last", "whole")
 
     def __init__(self, done: asyncio.Future[None]) -> None:
         self.batch = Batch()
         self.done = done
         self.first = True
+        self.last = 0
+        self.whole = True
+
+
+class Lagging(UpstreamAway):
+    """A replica has not got as far as its leader: another one, or the same a moment later, will have."""
 
 
 class TooManySubjects(UpstreamRefused):
@@ -174,7 +181,7 @@ class StreamReads:
             else:
                 patience -= 1
                 if not patience:
-                    raise UpstreamAway(f"the replicas of {self._stream} lag behind their leader")
+                    raise Lagging(f"the replicas of {self._stream} lag behind their leader")
                 await asyncio.sleep(LAG_WAIT_S)  # a follower catches up when it does; it does not say so
 
     async def leader_has(self, sequence: int, pattern: str) -> int | None:
@@ -193,6 +200,23 @@ class StreamReads:
             raise
         except (KeyError, TypeError, ValueError):
             raise UpstreamRefused(0, "the leader's answer has no sequence") from None
+
+    async def leader_time(self, sequence: int) -> str | None:
+        """When the leader's message of this sequence was stored, as it writes it; None when it has none.
+
+        Raises:
+            UpstreamAway, UpstreamRefused: the leader did not say.
+        """
+        question = orjson.dumps({"seq": sequence})
+        try:
+            answer = read_answer(await self._nats.request(f"$JS.API.STREAM.MSG.GET.{self._stream}", question))
+            return str(answer["message"]["time"])
+        except UpstreamRefused as error:
+            if error.code == NO_MESSAGE:
+                return None
+            raise
+        except (KeyError, TypeError):
+            raise UpstreamRefused(0, "the leader's answer has no time") from None
 
     async def _read(self, question: dict[str, Any]) -> Batch:
         async with self._slots:
@@ -232,14 +256,20 @@ class StreamReads:
         if pending.first:
             pending.first = False
             pending.batch.matching = 1 + _number(headers, b"\r\nNats-Num-Pending: ", block)
-        pending.batch.messages.append(Stored(sequence, headers[at : headers.find(b"\r\n", at)], payload))
+        # Each names the one before it in this answer: what NATS lost on the way shows.
+        if _number(headers, b"\r\nNats-Last-Sequence: ", block) != pending.last:
+            pending.whole = False
+        pending.last = sequence
+        pending.batch.messages.append(
+            Stored(sequence, headers[at : headers.find(b"\r\n", at)], payload, headers[block:])
+        )
 
     def _ended(self, pending: _Pending, headers: bytes) -> None:
         status = headers[9:12]
         batch = pending.batch
         if status == b"204":
             left = _number(headers, b"\r\nNats-Num-Pending: ", 0)
-            if len(batch.messages) < batch.matching - left:
+            if not pending.whole or _number(headers, b"\r\nNats-Last-Sequence: ", 0) != pending.last:
                 pending.done.set_exception(UpstreamAway("a read of the stream lost messages on its way"))
                 return
             batch.ended = left == 0

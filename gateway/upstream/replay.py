@@ -13,7 +13,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from gateway.core.control import GapReason
-from gateway.core.errors import UpstreamAway, UpstreamError
+from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
 from gateway.core.event import Event
 from gateway.core.feed import Feed
 from gateway.core.hub import Hub
@@ -22,7 +22,7 @@ from gateway.core.reader import AHEAD, OTHER_LIFE, UNPLACED, Place, Reader
 from gateway.core.stream import StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.answers import Answers
-from gateway.upstream.reads import Part, Stored, StreamReads
+from gateway.upstream.reads import Lagging, Part, Stored, StreamReads
 
 JOBS = 3
 """Groups of readers that are served at a time."""
@@ -33,8 +33,8 @@ RETRY_S = 0.5
 SCAN_US, REQUEST_US, TRANSFER_US = 0.15, 1000.0, 5.0
 """What a read costs, in microseconds: the server's scan per stream message, a filter's requests, a message taken."""
 
-ASKED_AGAIN, ASK_AGAIN_S = 3, 0.1
-"""How often, and after how long, the leader is asked again before a cursor is held to be ahead of the stream."""
+REFUSALS = 20
+"""How often what one reader asks may be refused before its connection is ended."""
 
 PARTS_A_TURN = 16
 """Parts of a range that are read before others have their turn."""
@@ -143,38 +143,55 @@ class Replay:
             raise UpstreamAway("the stream began anew")  # the tap finds out by itself, and everybody is told
         answers = Answers(self._reads, state, snapshot_limit=self._snapshot_limit)
         reading: list[Reader] = []
+        refused: UpstreamError | None = None
         for number, reader in enumerate(sorted(readers, key=lambda each: each.feed.name)):
             if number % PAUSE_EVERY == PAUSE_EVERY - 1:
                 await asyncio.sleep(0)
-            cursor, missing = reader.cursor, None
-            if reader.shown is None:
-                cursor, missing = await self._locate(reader, state, answers)
+            try:
+                if await self._begin(reader, state, answers, life):
+                    reading.append(reader)
+            except (UpstreamRefused, Lagging) as error:
+                # Only this reader's own question: nobody else is to wait for it.
+                refused = error
+                self._refused(reader)
             if life != hub.life:
                 return
-            if not hub.takes(reader):
-                continue
-            reader.cursor = cursor
-            if reader.start.until_head and not reader.until:
-                reader.until = state.last
-            if reader.shown is not None or (reader.start.snapshot and (missing is not None or cursor == UNPLACED)):
-                await self._show(reader, missing, answers, life)
-                await asyncio.sleep(0)
-                continue
-            if missing is not None:
-                self.outcomes["gap"] += 1
-                hub.gap(reader, missing.reason, missing.upto)
-            if reader.place is Place.READING:
-                if reader.cursor >= hub.log.base:
-                    hub.brought(reader, reader.cursor)
-                else:
-                    reading.append(reader)
         await self._read(reading, life)
+        if refused is not None:
+            raise refused
+
+    def _refused(self, reader: Reader) -> None:
+        reader.refusals += 1
+        if reader.refusals > REFUSALS:
+            reader.sink.failed()
+
+    async def _begin(self, reader: Reader, state: StreamState, answers: Answers, life: int) -> bool:
+        """Find where a reader stands, tell it what is gone, show it a snapshot; whether it then has to read a range."""
+        hub = self._hub
+        cursor, missing = reader.cursor, None
+        if reader.shown is None:
+            cursor, missing = await self._locate(reader, state, answers)
+        if life != hub.life or not hub.takes(reader):
+            return False
+        reader.cursor = cursor
+        if reader.start.until_head and not reader.until:
+            reader.until = state.last
+        if reader.shown is not None or (reader.start.snapshot and (missing is not None or cursor == UNPLACED)):
+            await self._show(reader, missing, answers, life)
+            await asyncio.sleep(0)
+            return False
+        if missing is not None:
+            self.outcomes["gap"] += 1
+            hub.gap(reader, missing.reason, missing.upto)
+        if reader.place is Place.READING and reader.cursor >= hub.log.base:
+            hub.brought(reader, reader.cursor)
+        return reader.place is Place.READING
 
     async def _show(self, reader: Reader, missing: Missing | None, answers: Answers, life: int) -> None:
         """Write a snapshot, page by page, as long as the socket takes it; it goes on when the socket is free again."""
         hub = self._hub
         while True:
-            after, upto, left = reader.shown or (0, 0, 0)
+            after, upto = reader.shown or (0, 0)
             page = await answers.page(reader.feed, after, upto)
             if life != hub.life or not hub.takes(reader):
                 return
@@ -184,18 +201,17 @@ class Replay:
                 hub.gap(reader, "too_far" if missing is None else missing.reason, hub.flushed)
                 hub.brought(reader, reader.cursor)
                 return
-            if after and page.matching != left:
-                reader.shown = None
-                raise UpstreamAway("a page of a snapshot came from a replica that lags")  # the snapshot begins anew
             if missing is not None:
                 hub.gap(reader, missing.reason, page.upto, snapshot=True)
                 missing = None
+                if reader.place is not Place.READING:
+                    return  # a connection that cannot go on with a gap has ended
             if reader.dialect not in page.encoded:
                 events = self._events(page.messages)
                 data = reader.dialect.snapshot(reader.feed, events) if events else b""
                 page.encoded[reader.dialect] = (data, len(events))
             last = page.messages[-1].sequence if page.messages else after
-            reader.shown = (last, page.upto, page.matching - len(page.messages))
+            reader.shown = (last, page.upto)
             hub.show(reader, *page.encoded[reader.dialect])
             if page.ended:
                 self.outcomes["snapshot"] += 1
@@ -218,7 +234,7 @@ class Replay:
                 cursor = state.last
         if cursor == OTHER_LIFE:
             return cursor, Missing("recreated", hub.flushed)
-        if cursor == AHEAD or await self._beyond(cursor, state):
+        if cursor == AHEAD or cursor > await answers.last_beyond(cursor, hub.flushed):
             return AHEAD, Missing("ahead", hub.flushed)
         kept = max(cursor, state.first - 1)
         limit = hub.replay_limit
@@ -226,16 +242,6 @@ class Replay:
         if limited and await answers.count(reader.feed, kept) > limit:
             return cursor, Missing("too_far", hub.flushed)
         return cursor, Missing("expired", kept) if kept > cursor else None
-
-    async def _beyond(self, cursor: int, state: StreamState) -> bool:
-        """Whether the stream has not got as far as a cursor. A new leader may lag, so it is asked again."""
-        last = state.last
-        for _ in range(ASKED_AGAIN):
-            if cursor <= max(last, self._hub.flushed):
-                return False
-            await asyncio.sleep(ASK_AGAIN_S)
-            last = (await self._reads.api.info()).last
-        return cursor > max(last, self._hub.flushed)
 
     # Reading ranges
 
@@ -256,6 +262,8 @@ class Replay:
             await self._range((">",), readers, life)
         else:
             for feed, group in by_feed.items():
+                if life != self._hub.life:
+                    return
                 await self._range(tuple(each.text for each in feed.filters), group, life)
 
     async def _range(self, patterns: tuple[str, ...], readers: list[Reader], life: int) -> None:

@@ -97,6 +97,7 @@ class Tap:
         self._found_by = ""
         self._watched_at = 0.0
         self._repeated = 0
+        self._examined = 0
         self.repaired: Counter[str] = Counter()
         self.usable = asyncio.Event()
         self.usable_once = False
@@ -227,12 +228,12 @@ class Tap:
 
     async def _watch(self) -> None:
         self._watched_at = self._now()
-        head = self._hub.log.head
+        head, repeated = self._hub.log.head, self._intake.repeated
         state = await self._api.info()
         if state.incarnation != self._hub.log.incarnation:
             await self._born_again(state)
-        elif state.last < head:
-            await self._went_back(state)
+        elif (state.last < head or repeated != self._examined) and await self._went_back(state):
+            self._examined = self._intake.repeated
         elif state.last > self._hub.log.head:
             await asyncio.sleep(GRACE_S)  # the messages may be on their way; nothing else tells that they are not
             if state.last > self._hub.log.head and not self._intake.holding:
@@ -243,26 +244,39 @@ class Tap:
         """Whether the stream, in the same life, has not got as far as the log: it was put back to an earlier state.
         Then the log begins anew, and everybody who stood further gets a gap."""
         log = self._hub.log
-        for _ in range(ASKED_AGAIN):
+        if state.incarnation != log.incarnation:
+            return False  # another life, not an earlier state of this one
+        forked = state.last >= log.head and await self._forked()
+        if not forked:
+            for _ in range(ASKED_AGAIN):
+                if state.last >= log.head or state.incarnation != log.incarnation:
+                    return False
+                await asyncio.sleep(GRACE_S)  # a new leader may need a moment
+                state = await self._api.info()
             if state.last >= log.head or state.incarnation != log.incarnation:
                 return False
-            await asyncio.sleep(GRACE_S)  # a new leader may need a moment
-            state = await self._api.info()
-        if state.last >= log.head or state.incarnation != log.incarnation:
-            return False
         self._log.warning("stream_went_back", head=log.head, last=state.last)
         self._intake.forget()
         self._hub.flush()
         log.reset(state.incarnation, state.last)
-        self._hub.restarted(AHEAD)
+        self._hub.restarted(AHEAD, above=-1 if forked else state.last)
         await self._release("sequence")
         return True
+
+    async def _forked(self) -> bool:
+        """Whether the stream has another message than we have where the log ends: it was put back, and has grown past
+        that since."""
+        head, stored_at = self._hub.log.head, self._intake.stored_at
+        if not stored_at or self._hub.log.incarnation == "":
+            return False
+        theirs = await self._reads.leader_time(head)
+        return theirs is not None and theirs != stored_at and head == self._hub.log.head
 
     async def _born_again(self, state: StreamState) -> None:
         self._log.warning("stream_recreated", was=self._hub.log.incarnation, now=state.incarnation, last=state.last)
         self._intake.forget()
         self._hub.log.reset(state.incarnation, state.last)
-        self._hub.restarted(OTHER_LIFE)
+        self._hub.restarted(OTHER_LIFE, above=-1)
         await self._release("sequence")
 
     # Mending

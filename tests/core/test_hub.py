@@ -71,6 +71,9 @@ class Client:
     def gapped(self) -> None:
         """Clients of these tests go on."""
 
+    def failed(self) -> None:
+        """Nothing is refused in these tests."""
+
     def reached_head(self, reader: Reader) -> None:
         """None of these asks for it."""
 

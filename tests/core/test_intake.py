@@ -42,7 +42,7 @@ def test_the_log_is_whole_whatever_the_live_path_does(plan: list[str]) -> None:
     def mend() -> None:
         while intake.holding:
             for sequence in range(log.head + 1, stored + 1):
-                intake.fill(sequence, b"repo.1.x", b'{"n":1}', counted=True)
+                intake.fill(sequence, b"repo.1.x", b'{"n":1}', b"", counted=True)
             intake.release()
 
     for step in plan:
@@ -70,7 +70,7 @@ def test_a_hole_is_told_at_the_first_message_behind_it() -> None:
     assert log.head == 11
 
     for sequence in (12, 13, 14):
-        intake.fill(sequence, b"repo.1.x", b"{}", counted=True)
+        intake.fill(sequence, b"repo.1.x", b"{}", b"", counted=True)
     assert intake.release() is None
     assert log.head == 16
 
@@ -80,12 +80,12 @@ def test_a_second_hole_is_found_when_the_first_is_filled() -> None:
     intake, log = intake_at(0)
     assert receive(intake, 2) == Hole(0, 2)
     receive(intake, 5)
-    intake.fill(1, b"repo.1.x", b"{}", counted=True)
+    intake.fill(1, b"repo.1.x", b"{}", b"", counted=True)
 
     assert intake.release() == Hole(2, 5)
     assert intake.holding
-    intake.fill(3, b"repo.1.x", b"{}", counted=True)
-    intake.fill(4, b"repo.1.x", b"{}", counted=True)
+    intake.fill(3, b"repo.1.x", b"{}", b"", counted=True)
+    intake.fill(4, b"repo.1.x", b"{}", b"", counted=True)
     assert intake.release() is None
     assert log.head == 5
 
@@ -132,8 +132,8 @@ def test_what_is_held_is_bounded() -> None:
     receive(intake, 3)
     for sequence in range(4, 40):
         intake.receive(b"live.repo.1.x", headers(sequence), b"x" * 1_000_000)
-    intake.fill(1, b"repo.1.x", b"{}", counted=True)
-    intake.fill(2, b"repo.1.x", b"{}", counted=True)
+    intake.fill(1, b"repo.1.x", b"{}", b"", counted=True)
+    intake.fill(2, b"repo.1.x", b"{}", b"", counted=True)
 
     assert intake.release() is None
     assert 10 < log.head < 25

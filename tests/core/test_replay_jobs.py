@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
 from gateway.core.cursor import Cursor
@@ -21,7 +22,9 @@ from gateway.upstream.reads import Part, Stored, StreamReads
 from gateway.upstream.replay import Replay
 
 STORED = 3000
-STATE = StreamState(incarnation="x", first=1, last=STORED, messages=STORED, bytes=STORED * 100, config={})
+STATE = StreamState(
+    incarnation="x", first=1, last=STORED, messages=STORED, bytes=STORED * 100, last_time=datetime.now(UTC), config={}
+)
 
 
 class Api:
@@ -38,7 +41,7 @@ class Reads:
         while after < until:
             await asyncio.sleep(0)
             upto = min(after + 1000, until)
-            messages = [Stored(n, b"repo.1.x", b'{"n":%d}' % n) for n in range(after + 1, upto + 1)]
+            messages = [Stored(n, b"repo.1.x", b'{"n":%d}' % n, b"") for n in range(after + 1, upto + 1)]
             yield Part(messages, after, upto)
             after = upto
 
@@ -71,6 +74,9 @@ class Client:
 
     def gapped(self) -> None:
         raise AssertionError("nothing is gone")
+
+    def failed(self) -> None:
+        raise AssertionError("nothing is refused")
 
     def reached_head(self, reader: Reader) -> None:
         raise AssertionError("nobody asked for it")

@@ -15,7 +15,7 @@ from tests.support.eventually import wait_until
 from tests.support.gateway import Gateway, routes
 from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
-from tests.support.raw_ws import BINARY, RawWebSocket, encode_frame, encode_text
+from tests.support.raw_ws import BINARY, CLOSE, RawWebSocket, encode_frame, encode_text
 from tests.support.sse import SseClient
 from tests.support.ws import ws_client
 
@@ -251,6 +251,17 @@ async def test_what_a_raw_client_sends_keeps_its_order(routed: Gateway, nc: Clie
         await ws.send(*(encode_text(json.dumps({"type": "move", "n": n})) for n in range(15)))
         numbers = [json.loads((await inbox.next_msg(timeout=10)).data)["n"] for _ in range(15)]
     assert numbers == list(range(15))
+
+
+async def test_what_a_raw_client_sends_before_it_closes_is_stored(routed: Gateway, nc: Client, own_id: str) -> None:
+    """A page that sends much and closes at once loses none of it, and order holds."""
+    inbox = await nc.subscribe(f"inbox.project.{own_id}.>")
+    await nc.flush()
+    async with RawWebSocket(routed.url, f"/boards/{own_id}", subprotocol=None) as ws:
+        frames = [encode_text(json.dumps({"type": "move", "n": n})) for n in range(200)]
+        await ws.send(*frames, encode_frame(CLOSE, b"\x03\xe8"))
+        numbers = [json.loads((await inbox.next_msg(timeout=10)).data)["n"] for _ in range(200)]
+    assert numbers == list(range(200))
 
 
 async def test_what_a_raw_client_sent_is_stored(routed: Gateway, nc: Client, own_id: str) -> None:
