@@ -7,6 +7,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Collection
+from typing import Any
 
 import orjson
 
@@ -42,6 +43,7 @@ class Delivery:
             max_in_flight_per_subject=settings.max_in_flight_per_subject,
         )
         self.connected = asyncio.Event()
+        self.closed = asyncio.Event()
         self._link: Link | None = None
         self.away_reason = "not connected yet"
         self.acknowledged = self.duplicates = self.retries = self.failed = 0
@@ -59,31 +61,39 @@ class Delivery:
             BufferFull: there is no room and NATS is away.
             PublisherClosed: closed meanwhile.
         """
-        # Whoever waits goes first, so that a big event is not overtaken for ever.
-        must_wait = bool(self._room)
-        while must_wait or not self.outbox.has_room_for(entry.size_bytes):
-            if not self.connected.is_set():
-                raise BufferFull(
-                    f"NATS is away ({self.away_reason}) and the buffer is full: {len(self.outbox.entries)} "
-                    f"events, {self.outbox.size_bytes} of buffer_bytes={self.settings.buffer_bytes}. The "
-                    f"event for {entry.subject} was not taken: publish it again later, or raise buffer_bytes"
-                )
-            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append(room)
-            try:
+        loop = asyncio.get_running_loop()
+        room: asyncio.Future[None] | None = None
+        try:
+            # Whoever waits keeps its place until it has taken: no newcomer goes before it, so a subject keeps its
+            # order, and a big event is not overtaken for ever.
+            while self._must_queue(room) or not self.outbox.has_room_for(entry.size_bytes):
+                if not self.connected.is_set():
+                    raise BufferFull(
+                        f"NATS is away ({self.away_reason}) and the buffer is full: {len(self.outbox.entries)} "
+                        f"events, {self.outbox.size_bytes} of buffer_bytes={self.settings.buffer_bytes}. The "
+                        f"event for {entry.subject} was not taken: publish it again later, or raise buffer_bytes"
+                    )
+                if room is None:
+                    room = loop.create_future()
+                    self._room.append(room)
+                elif room.done():
+                    place = self._room.index(room)
+                    room = self._room[place] = loop.create_future()
                 await room
-            except asyncio.CancelledError:
-                self._wake_waiters()  # the turn may have been this one's
-                raise
-            must_wait = False
-            if not self._accepting:
-                raise PublisherClosed(f"the publisher was closed while {entry.subject} waited for room")
-        self._last_number += 1
-        entry.number = self._last_number
-        self.outbox.add(entry)
-        self._sendable.set()
-        if self._room and self.outbox.has_room_for(0):
-            self._wake_waiters()
+                if not self._accepting:
+                    raise PublisherClosed(f"the publisher was closed while {entry.subject} waited for room")
+            self._last_number += 1
+            entry.number = self._last_number
+            self.outbox.add(entry)
+            self._sendable.set()
+        finally:
+            if room is not None:
+                self._room.remove(room)
+            if not (self.connected.is_set() and self._accepting) or self.outbox.has_room_for(0):
+                self._wake_waiters()
+
+    def _must_queue(self, room: asyncio.Future[None] | None) -> bool:
+        return bool(self._room) if room is None else room is not self._room[0]
 
     def drop(self, entry: Entry) -> None:
         """Forgets an entry that its caller gave up, or that is done."""
@@ -136,12 +146,12 @@ class Delivery:
     async def close(self, timeout_s: float) -> None:
         """Flushes, disconnects, and fails what is left. Raises `FlushTimeout`."""
         self._accepting = False
-        while self._room:
-            self._wake_waiters()
+        self.closed.set()
+        self._wake_waiters()
         try:
             await self.flush(timeout_s)
         finally:
-            await _end(self._tasks)
+            await end(self._tasks)
             for entry in list(self.outbox.entries.values()):
                 what = f"the publisher was closed before {entry.subject} was acknowledged"
                 self._conclude(entry, self.timed_out(entry, what))
@@ -179,7 +189,7 @@ class Delivery:
                 try:
                     await link.close()  # frees a sender that is stuck in a congested socket
                 finally:
-                    await _end(ends)
+                    await end(ends)
                     self._land()
 
     def _land(self) -> None:
@@ -198,6 +208,8 @@ class Delivery:
                 if self._may_go(entry, link):
                     batch.append(entry)
                     size_bytes += entry.size_bytes
+            if self._room and self.outbox.is_low:  # the outbox forgets what was given up while it looks
+                self._wake_waiters()
             if not batch:
                 self._sendable.clear()
                 await self._sendable.wait()
@@ -318,19 +330,18 @@ class Delivery:
 
     def _wake_waiters(self) -> None:
         """Lets who waits for room look again: the first while NATS is there, all of them when it is away."""
-        while self._room:
-            waiter = self._room.popleft()
+        for waiter in self._room:  # who is woken leaves the queue itself, once it has taken or given up
             if not waiter.done():
                 waiter.set_result(None)
-                if self._accepting and self.connected.is_set():
-                    return
+            if self._accepting and self.connected.is_set():
+                return
 
     def _pause_s(self, failures: int) -> float:
         longest_s = min(self.settings.backoff_max_s, self.settings.backoff_min_s * 2.0 ** min(failures, 30))
         return longest_s * random.uniform(0.5, 1.0)
 
 
-async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancels until the tasks are done: nats-py, and `asyncio.wait_for` before 3.12, may swallow a cancellation."""
     pending = set(tasks)
     while pending:

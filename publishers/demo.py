@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from publishers.errors import FlushTimeout
+from publishers.errors import FlushTimeout, PublishError
 from publishers.outbox import Ack
 from publishers.publisher import Publisher
 from publishers.samples import Source, samples
@@ -40,7 +40,7 @@ async def run(settings: Settings, *, rate: float, repos: int, seed: int, say: Ca
     publisher = Publisher(settings)
     await publisher.open()
     work = [
-        asyncio.create_task(_publish(publisher, source, rate=rate, repos=repos)),
+        asyncio.create_task(_publish(publisher, source, say, rate=rate, repos=repos)),
         asyncio.create_task(_tell(publisher, say)),
     ]
     ended = asyncio.create_task(stopped.wait())
@@ -59,14 +59,22 @@ async def run(settings: Settings, *, rate: float, repos: int, seed: int, say: Ca
             raise outcome
 
 
-async def _publish(publisher: Publisher, source: Source, *, rate: float, repos: int) -> None:
+async def _publish(
+    publisher: Publisher, source: Source, say: Callable[[str], None], *, rate: float, repos: int
+) -> None:
     loop = asyncio.get_running_loop()
     pending: deque[asyncio.Future[Ack]] = deque()
     next_s = loop.time()
+    told = False
     for sample in samples(source, repos):
-        pending.append(await publisher.enqueue(sample.subject, sample.event))
-        while len(pending) > _UNACKNOWLEDGED or (pending and pending[0].done()):
-            await pending.popleft()
+        try:
+            pending.append(await publisher.enqueue(sample.subject, sample.event))
+            while len(pending) > _UNACKNOWLEDGED or (pending and pending[0].done()):
+                await pending.popleft()
+        except PublishError as lost:  # after a long outage; samples are not worth ending for
+            if not told:
+                say(f"samples are lost, the first: {lost}")
+                told = True
         while publisher.trouble is not None:  # noqa: ASYNC110 - samples are not worth piling up
             await asyncio.sleep(_LOOK_S)
         next_s += 1 / rate

@@ -12,18 +12,23 @@ import logging
 import re
 import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import nats.errors
+import nkeys  # type: ignore[import-untyped]
 from nats.aio.client import Client
 
 from publishers.errors import NatsUnreachable, SettingsError
 from publishers.outbox import Entry
-from publishers.settings import Settings
+from publishers.settings import Settings, without_login
 
 log = logging.getLogger(__name__)
 
 _WATCH_S = 0.1
 _CLOSE_S = 0.25
+
+_CREDS_JWT = re.compile(r"-BEGIN NATS USER JWT-+\s+([\w.=-]+)\s+-+END NATS USER JWT-")
+_CREDS_SEED = re.compile(r"-BEGIN USER NKEY SEED-+\s+(\w+)\s+-+END USER NKEY SEED-")
 
 _STATUS = re.compile(rb"NATS/1\.0 (\d{3})")
 
@@ -96,7 +101,7 @@ class Link:
             await link.close()
             general = isinstance(err, nats.errors.NoServersError | TimeoutError)
             reason = (link.reason or "no answer") if general else _told(err)
-            raise NatsUnreachable(f"{_without_login(url)}: {reason}") from err
+            raise NatsUnreachable(f"{without_login(url)}: {reason}") from err
         except BaseException:
             await link.close()
             raise
@@ -129,7 +134,7 @@ class Link:
             await self._client._send_command(b"".join(parts))
             await self._client._flush_pending()
         except (nats.errors.Error, OSError) as err:
-            raise NatsUnreachable(f"{_without_login(self.url)}: {_told(err)}") from err
+            raise NatsUnreachable(f"{without_login(self.url)}: {_told(err)}") from err
 
     async def lost(self) -> None:
         """Waits until the connection is gone; `reason` then says why."""
@@ -173,10 +178,35 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+def check_files(settings: Settings) -> None:
+    """Reads what the settings name once, so that a wrong file is told at once instead of being tried for ever.
+
+    Raises:
+        SettingsError: a PEM or `.creds` file, or the nkey seed, is unusable.
+    """
+    _tls(settings)
+    if settings.creds is not None:
+        try:
+            text = Path(settings.creds).read_text()
+        except (OSError, UnicodeDecodeError) as err:
+            raise SettingsError(f"setting 'creds': cannot read {settings.creds!r}: {err}") from err
+        seed = _CREDS_SEED.search(text)
+        if _CREDS_JWT.search(text) is None or seed is None or not _is_seed(seed[1]):
+            raise SettingsError(
+                f"setting 'creds': {settings.creds!r} is no credentials file: give one with a user's JWT and seed, "
+                "as `nsc generate creds` writes it"
+            )
+    if settings.nkey_seed is not None and not _is_seed(settings.nkey_seed):
+        raise SettingsError("setting 'nkey_seed' is no seed of an nkey: give the seed itself, which begins with SU")
+
+
+def _is_seed(text: str) -> bool:
+    try:
+        nkeys.from_seed(bytearray(text.encode()))
+    except Exception:  # nkeys' own errors, and those of base32
+        return False
+    return True
+
+
 def _told(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _without_login(url: str) -> str:
-    scheme, mark, rest = url.rpartition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"

@@ -57,6 +57,8 @@ def header_block(
         _check_value(subject, "Nats-Msg-Id", msg_id)
     lines = f"NATS/1.0\r\nNats-Msg-Id: {msg_id}\r\n"
     for name, value in (own or {}).items():
+        if not _is_text(name):
+            raise wire.InvalidEvent(f"header name {name!a} of {subject} is no string: give a name, e.g. 'traceparent'")
         if name.lower() == "nats-msg-id":
             raise wire.InvalidEvent(f"header {name!r} of {subject}: give its value as msg_id instead")
         if not _HEADER_NAME.fullmatch(name):
@@ -67,11 +69,19 @@ def header_block(
 
 
 def _check_value(subject: str, name: str, value: str) -> None:
+    if not _is_text(value):
+        raise wire.InvalidEvent(
+            f"header {name!r} of {subject} has a {type(value).__name__} as its value: give a string"
+        )
     # A line break would end the header, and whatever follows would be read as the next one.
     if not value.strip() or not value.isprintable():
         raise wire.InvalidEvent(
             f"header {name!r} of {subject} has the value {value!a}: give one line of printable text"
         )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 @lru_cache(maxsize=4096)

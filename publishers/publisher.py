@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from publishers import message, wire
 from publishers.delivery import Delivery
 from publishers.errors import FlushTimeout, NatsUnreachable, PublisherClosed
+from publishers.link import check_files
 from publishers.outbox import ENTRY_OVERHEAD_BYTES, Ack, Entry
 from publishers.settings import Settings
 
@@ -45,10 +46,14 @@ class Publisher:
 
     Args:
         settings: a `Settings`, or just NATS URLs (comma-separated).
+
+    Raises:
+        SettingsError: a file or seed of the settings is unusable.
     """
 
     def __init__(self, settings: Settings | str = "nats://127.0.0.1:4222") -> None:
         self.settings = Settings(servers=settings) if isinstance(settings, str) else settings
+        check_files(self.settings)
         self._delivery: Delivery | None = None
 
     async def open(self) -> None:
@@ -85,15 +90,24 @@ class Publisher:
 
         Raises:
             NatsUnreachable: not within `timeout_s`; the message holds the last reason.
+            PublisherClosed: closed meanwhile.
         """
         delivery = self._opened()
+        if delivery.connected.is_set():
+            return
+        connected = asyncio.create_task(delivery.connected.wait())
+        closed = asyncio.create_task(delivery.closed.wait())
         try:
-            async with asyncio.timeout(timeout_s):
-                await delivery.connected.wait()
-        except TimeoutError:
+            done, _ = await asyncio.wait((connected, closed), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            connected.cancel()
+            closed.cancel()
+        if closed in done and connected not in done:
+            raise PublisherClosed(f"the publisher was closed before NATS was reached: {delivery.away_reason}")
+        if not done:
             raise NatsUnreachable(
                 f"NATS is not reached within {timeout_s} s: {delivery.away_reason}; check servers and login"
-            ) from None
+            )
 
     async def flush(self, timeout_s: float | None = None) -> None:
         """Waits until every event taken so far has its outcome; whether it is a success its future says.

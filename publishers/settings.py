@@ -83,6 +83,11 @@ class Settings:
             if isinstance(value, int | float) and (value < 0 or (not value and item.name not in _MAY_BE_ZERO)):
                 raise SettingsError(f"setting {item.name!r} is {value}: it must be more than 0")
 
+    def __repr__(self) -> str:
+        shown = {item.name: getattr(self, item.name) for item in fields(self) if item.repr}
+        shown["servers"] = ",".join(map(without_login, self.server_urls))
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     @property
     def server_urls(self) -> list[str]:
         """The servers as a list."""
@@ -108,6 +113,12 @@ class Settings:
             tls_cert=env.get("NATSGATE_NATS_CERT") or None,
             tls_key=env.get("NATSGATE_NATS_KEY") or None,
         )
+
+
+def without_login(url: str) -> str:
+    """The URL as it may be shown: user, password or token in it left out."""
+    before, mark, rest = url.partition("://")
+    return f"{before}://{rest.rpartition('@')[2]}" if mark else url.rpartition("@")[2]
 
 
 def _secret(env: Mapping[str, str], name: str) -> str | None:

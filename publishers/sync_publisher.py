@@ -8,13 +8,16 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from publishers.delivery import end
 from publishers.errors import FlushTimeout, PublisherClosed
+from publishers.link import check_files
 from publishers.outbox import Ack
 from publishers.publisher import Publisher, Stats
 from publishers.settings import Settings
@@ -24,37 +27,76 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+_LAST_TURNS = 20  # of the loop; a call needs fewer to tell its caller how it ended
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Resolves host names at the interpreter's exit too, when asyncio's own threads for that are gone."""
+
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
+        try:
+            return await super().getaddrinfo(host, port, **options)
+        except RuntimeError:  # "cannot schedule new futures after shutdown"
+            return socket.getaddrinfo(host, port, **options)  # blocks nobody: the loop has a thread of its own
+
+
 class _Runner:
     """One thread with one event loop and one `Publisher`."""
 
     def __init__(self, settings: Settings) -> None:
         self.publisher = Publisher(settings)
-        self._loop = asyncio.new_event_loop()
+        self._loop = _Loop()
+        self._lock = threading.Lock()
+        self._stopping = threading.Lock()
+        self._stopped = False
         # A daemon, so that a process that never closes ends all the same; the exit hook flushes before that.
         self._thread = threading.Thread(target=self._loop.run_forever, name="natsgate-publisher", daemon=True)
         self._thread.start()
+        _running.add(self)
         self.call(self.publisher.open())
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError("SyncPublisher was called from its own thread: call it outside of callbacks")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:
+            if not self._stopped:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise PublisherClosed("the publisher is closed: make a new SyncPublisher")
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        return self.submit(work).result()
+        try:
+            return self.submit(work).result()
+        except concurrent.futures.CancelledError:
+            raise PublisherClosed("the publisher was closed meanwhile") from None
 
     def cancel(self, inner: asyncio.Future[Ack]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing is sent any more
             self._loop.call_soon_threadsafe(inner.cancel)
 
     def stop(self, timeout_s: float | None) -> None:
-        try:
-            self.call(self.publisher.close(timeout_s))
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        with self._stopping:
+            if self._stopped:
+                return
+            try:
+                self.call(self.publisher.close(timeout_s))
+            finally:
+                with self._lock:
+                    self._stopped = True
+                try:
+                    asyncio.run_coroutine_threadsafe(self._end_calls(), self._loop).result()
+                finally:
+                    self._loop.call_soon_threadsafe(self._loop.stop)
+                    self._thread.join()
+                    self._loop.close()
+                    _running.discard(self)
+
+    async def _end_calls(self) -> None:
+        """Leaves nobody waiting for a loop that is about to stop."""
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
+        await end(asyncio.all_tasks() - {asyncio.current_task()})
 
 
 class SyncPublisher:
@@ -77,6 +119,7 @@ class SyncPublisher:
     def __init__(self, settings: Settings | str = "nats://127.0.0.1:4222") -> None:
         self.settings = Settings(servers=settings) if isinstance(settings, str) else settings
         self._lock = threading.Lock()
+        check_files(self.settings)
         self._runner: _Runner | None = None
         self._closed = False
         _living.add(self)
@@ -189,26 +232,27 @@ class SyncPublisher:
     def _begin_anew(self) -> None:
         """In a forked child: the thread stayed with the parent, the lock may be held by it for ever."""
         self._lock = threading.Lock()
-        if self._runner is not None:
-            # Kept, not closed: its socket and selector are shared with the parent, which goes on using them.
-            _left_to_parent.append(self._runner)
-            self._runner = None
+        self._runner = None
 
 
 _living: weakref.WeakSet[SyncPublisher] = weakref.WeakSet()
+_running: set[_Runner] = set()  # holds them, so that a publisher nobody refers to any more is flushed at exit too
 _left_to_parent: list[_Runner] = []
 
 
 def _after_fork_in_child() -> None:
     for publisher in list(_living):
         publisher._begin_anew()
+    # Kept, not closed: their sockets and selectors are shared with the parent, which goes on using them.
+    _left_to_parent.extend(_running)
+    _running.clear()
 
 
 def _at_exit() -> None:
-    for publisher in list(_living):
+    for runner in list(_running):
         try:
-            publisher.close()
-        except FlushTimeout as lost:
+            runner.stop(None)
+        except Exception as lost:  # whatever it is, the others are flushed all the same
             log.error("at exit: %s", lost)
 
 

@@ -250,7 +250,7 @@ def envelope(
                 f"field {name!r} of {_shown(type)} must be a string or an integer, not {_type_name(value)}"
             )
         event[name] = value
-    event["payload"] = {} if payload is None else payload
+    event["payload"] = {} if payload is None else dict(payload)
     event.update(other)
     return event
 

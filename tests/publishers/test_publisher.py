@@ -6,6 +6,7 @@ import asyncio
 import json
 import tracemalloc
 from collections.abc import Callable
+from types import MappingProxyType
 
 import pytest
 
@@ -20,6 +21,7 @@ from publishers import (
     Refused,
     Settings,
     SettingsError,
+    SyncPublisher,
     wire,
 )
 from tests.publishers.broker import Broker
@@ -93,6 +95,9 @@ async def test_bytes_are_sent_as_they_are(broker: Broker) -> None:
         ("repo.42.x", EVENT, {"headers": {"nats-msg-id": "1"}}),
         ("repo.42.x", EVENT, {"msg_id": "a\r\nb"}),
         ("repo.42.x", EVENT, {"msg_id": ""}),
+        ("repo.42.x", EVENT, {"msg_id": 7}),
+        ("repo.42.x", EVENT, {"headers": {"a": 7}}),
+        ("repo.42.x", EVENT, {"headers": {7: "a"}}),
     ],
 )
 async def test_malformed_is_refused_at_once(subject: str, event: object, options: dict[str, object]) -> None:
@@ -131,6 +136,43 @@ async def test_memory_is_bounded_while_nats_is_there(broker: Broker) -> None:
         await publisher.flush(10)
         assert publisher.stats.acknowledged == 900
     assert 40_000 < most_bytes <= 50_000
+
+
+async def test_cancelled_events_make_room(broker: Broker) -> None:
+    """Who waits for room gets it when the events in the full buffer are given up between their attempts."""
+    settings = Settings(servers=broker.url, buffer_bytes=20_000, retry_for_s=600, backoff_min_s=0.2, backoff_max_s=0.2)
+    async with Publisher(settings) as publisher:
+        await publisher.wait_connected(5)
+        futures: list[asyncio.Future[Ack]] = []
+
+        async def fill() -> None:
+            while True:
+                futures.append(await publisher.enqueue("nostream.1.x", EVENT))
+
+        filler = asyncio.create_task(fill())
+        await until(lambda: publisher.stats.retries >= 1 and publisher.stats.buffered_bytes > 17_000)
+        waiter = asyncio.create_task(publisher.publish("repo.1.x", EVENT))
+        await until(lambda: len(publisher._delivery._room) == 2)  # type: ignore[union-attr]
+        filler.cancel()
+        await asyncio.wait([filler])
+        for future in futures:
+            future.cancel()
+        async with asyncio.timeout(5):
+            assert (await waiter).sequence == 1
+
+
+async def test_a_full_buffer_keeps_the_order(broker: Broker) -> None:
+    """Events of one subject are stored in the order of their calls, also when big and small ones wait for room."""
+    async with Publisher(Settings(servers=broker.url, buffer_bytes=10_000)) as publisher:
+        await publisher.wait_connected(5)
+        for turn in range(40):
+            calls = []
+            for n in range(30):
+                event = {"n": n, "data": "x" * (4_000 if n % 5 == 0 else 1)}
+                calls.append(asyncio.create_task(publisher.publish(f"repo.{turn}.x", event)))
+                await asyncio.sleep(0)  # a turn of the loop, so that calls come between a waking and its turn
+            sequences = [ack.sequence for ack in await asyncio.gather(*calls)]
+            assert sequences == sorted(sequences)
 
 
 async def test_the_buffer_counts_what_it_really_takes() -> None:
@@ -277,6 +319,18 @@ async def test_close_with_a_frozen_server(broker: Broker) -> None:
     assert all(isinstance(outcome, PublishTimeout) for outcome in outcomes)
 
 
+async def test_close_ends_wait_connected() -> None:
+    """Who waits for NATS is told when the publisher is closed."""
+    publisher = Publisher("nats://127.0.0.1:9")
+    await publisher.open()
+    waiter = asyncio.create_task(publisher.wait_connected())
+    await until(lambda: len(asyncio.all_tasks()) >= 6)  # it waits: two of the delivery, itself and its two
+    await publisher.close()
+    async with asyncio.timeout(5):
+        with pytest.raises(PublisherClosed):
+            await waiter
+
+
 async def test_wait_connected_names_the_reason(bare_broker: Broker) -> None:
     """Without NATS `wait_connected` fails in time with server and reason."""
     bare_broker.kill()
@@ -307,3 +361,24 @@ def test_wrong_settings_are_named(options: dict[str, object], named: str) -> Non
     """A wrong setting is named at once."""
     with pytest.raises(SettingsError, match=f"'{named}'"):
         Settings(**options)  # type: ignore[arg-type]
+
+
+def test_no_secret_is_shown() -> None:
+    """The settings show the servers without the logins in their URLs."""
+    shown = repr(Settings(servers="nats://u:s3cret@h:1, s3cret@i, tls://j:2"))
+    assert "s3cret" not in shown
+    assert "servers='nats://h:1,i,tls://j:2'" in shown
+
+
+@pytest.mark.parametrize("name", ["tls_ca", "tls_cert", "creds"])
+def test_unusable_files_are_named(name: str) -> None:
+    """A file that is no PEM or credentials file is an error at once, for both publishers."""
+    settings = Settings(**{name: __file__})  # type: ignore[arg-type]
+    for kind in (Publisher, SyncPublisher):
+        with pytest.raises(SettingsError, match=name):
+            kind(settings)
+
+
+def test_a_payload_may_be_any_mapping() -> None:
+    """An envelope's payload that is a mapping but no dict can be written."""
+    assert b'"payload":{"a":1}' in wire.encode_event(wire.envelope("x", MappingProxyType({"a": 1})))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from publishers import BufferFull, FlushTimeout, PublisherClosed, PublishTimeout, Settings, SyncPublisher, wire
+from publishers.sync_publisher import _Loop
 from tests.publishers.broker import Broker
 
 FORKS = """
@@ -63,11 +67,32 @@ for n in range(200):
     publisher.enqueue("repo.1.x", {"n": n})
 """
 
+EXITS_LOCALLY = """
+import sys
+from publishers import SyncPublisher
 
-def _run(script: str, broker: Broker) -> subprocess.CompletedProcess[str]:
+def main():
+    publisher = SyncPublisher(sys.argv[1])
+    for n in range(20):
+        publisher.enqueue("repo.1.x", {"n": n})
+
+main()
+"""
+
+
+def _run(script: str, broker: Broker, host: str = "127.0.0.1") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         # From 3.12 on Python warns of any fork with threads; that is what is tested here.
-        [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", script, broker.url],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            script,
+            broker.url.replace("127.0.0.1", host),
+        ],
         capture_output=True,
         text=True,
         timeout=30,
@@ -113,6 +138,55 @@ async def test_exit_flushes(broker: Broker) -> None:
     done = await asyncio.to_thread(_run, EXITS, broker)
     assert (done.stderr, done.returncode) == ("", 0)
     assert await _stored(broker) == [{"n": n} for n in range(200)]
+
+
+@pytest.mark.parametrize("script", [EXITS, EXITS_LOCALLY], ids=["module", "local"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_exit_flushes_whoever_holds_it(broker: Broker, script: str, host: str) -> None:
+    """The exit flushes a publisher that nobody refers to any more, and finds NATS by its name even then."""
+    done = await asyncio.to_thread(_run, script, broker, host)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert await _stored(broker) == [{"n": n} for n in range(200 if script is EXITS else 20)]
+
+
+def test_names_resolve_without_threads() -> None:
+    """The loop resolves host names when its pool of threads is shut down, as it is at the interpreter's exit."""
+    loop = _Loop()
+    pool = ThreadPoolExecutor()
+    loop.set_default_executor(pool)
+    pool.shutdown()
+    try:
+        assert loop.run_until_complete(loop.getaddrinfo("localhost", 4222, type=socket.SOCK_STREAM))
+    finally:
+        loop.close()
+
+
+def test_close_ends_every_call() -> None:
+    """Threads that wait while the publisher is closed all come back, with an error that says so."""
+    publisher = SyncPublisher(Settings(servers="nats://127.0.0.1:9", close_timeout_s=0.1))
+    publisher.enqueue("repo.1.x", {})
+    calls: list[Callable[[], object]] = [
+        publisher.wait_connected,
+        publisher.flush,
+        lambda: publisher.publish("repo.2.x", {}, timeout_s=60),
+    ]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        waiting = [pool.submit(call) for call in calls]
+        runner = publisher._started()
+        deadline = time.monotonic() + 10
+        while publisher.stats.buffered_events < 2 or len(asyncio.all_tasks(runner._loop)) < 7:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)  # until all three wait: their tasks, the two of the delivery, two of `wait_connected`
+        with pytest.raises(FlushTimeout):
+            publisher.close()
+        with pytest.raises(PublisherClosed):
+            waiting[0].result(5)
+        waiting[1].result(5)
+        with pytest.raises(PublishTimeout, match="closed"):
+            waiting[2].result(5)
+    with pytest.raises(PublisherClosed):
+        runner.call(runner.publisher.flush())
+    runner.stop(None)
 
 
 async def test_enqueue_flush_and_emit(broker: Broker) -> None:
