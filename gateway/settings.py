@@ -134,7 +134,7 @@ class Settings(BaseModel):
     live_prefix: Prefix = Field(default="live", description="Prefix under which the stream republishes what it stored.")
     auth: Literal["jwt", "none"] = Field(
         default="jwt",
-        description="How clients prove who they are. `none`: only on a loopback address or with INSECURE.",
+        description="Who clients are. `jwt` is not built yet: set `none`, on a loopback address (or with INSECURE).",
     )
     jwt_secret: SecretStr | None = Field(
         default=None, description="Secret of HS256 tokens, at least 32 bytes (give it as NATSGATE_JWT_SECRET_FILE)."
