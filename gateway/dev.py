@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -185,7 +186,7 @@ class Dev:
                 stderr=None if output is None else subprocess.STDOUT,
                 env=self._environment(),
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # safe: this process has one thread
+                preexec_fn=partial(_die_with, os.getpid()),  # safe: this process has one thread
             )
         finally:
             if not isinstance(sink, int):
@@ -272,9 +273,11 @@ def _end_all(children: list[subprocess.Popen[bytes]], limit_s: float) -> None:
             child.wait()
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # it was killed between the fork and that call, which then never takes effect
 
 
 def _require_free(host: str, port: int, who: str, option: str) -> None:
