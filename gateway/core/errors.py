@@ -3,9 +3,13 @@
 GatewayError
 ├── ClientError            the client asked for something it cannot have; answered, never logged as a fault
 │   ├── BadRequest         400: malformed (filter, cursor, query, op); `mend` says what would work
+│   ├── Unauthorized       401: no token, or one that is not taken
 │   ├── Forbidden          403: understood, not allowed
+│   │   └── BadOrigin      403: a page of an origin that is not ours sent it
 │   ├── NotFound           404: no such route
-│   └── Unprocessable      422: well-formed, but a needed field is missing
+│   │   └── Hidden         404: there is one, but a service says that this client is not to know
+│   ├── Unprocessable      422: well-formed, but a needed field is missing
+│   └── ComeBack           503: not now; the client is to come again
 ├── UpstreamError          NATS is away, slow, or answered with an error; retried by us
 │   ├── UpstreamAway       no connection, no responder or no answer in time
 │   └── UpstreamRefused    the server answered with an error: `code` and `description` are its own
@@ -13,6 +17,8 @@ GatewayError
 """
 
 from __future__ import annotations
+
+from gateway.core.closing import Closing
 
 
 class GatewayError(Exception):
@@ -26,11 +32,14 @@ class ClientError(GatewayError):
         status: the HTTP status (RFC 9110) of the answer.
         code: the short stable name used in WebSocket `error` frames.
         detail: one sentence: what is wrong, where, and how to mend it.
+        closing: how a WebSocket learns of it, since a page cannot see the status of a handshake: it is accepted, then
+            closed with this. None: the handshake itself is refused.
     """
 
     status = 400
     code = "bad_request"
     title = "Bad Request"
+    closing: Closing | None = None
 
     def __init__(self, detail: str, *, code: str | None = None) -> None:
         super().__init__(detail)
@@ -43,12 +52,38 @@ class BadRequest(ClientError):
     """The request is malformed."""
 
 
+class Unauthorized(ClientError):
+    """There is no token, or it is not taken.
+
+    Attributes:
+        reason: why, for metrics: from a closed set. `missing` where there was none.
+    """
+
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+    closing = Closing.UNAUTHORIZED
+
+    def __init__(self, detail: str, *, reason: str, closing: Closing = Closing.UNAUTHORIZED) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.closing = closing
+
+
 class Forbidden(ClientError):
     """The request is understood and not allowed for this principal."""
 
     status = 403
     code = "forbidden"
     title = "Forbidden"
+    closing = Closing.FORBIDDEN
+
+
+class BadOrigin(Forbidden):
+    """A page of another origin sent the request, and the browser what identifies its user."""
+
+    code = "bad_origin"
+    closing = None
 
 
 class NotFound(ClientError):
@@ -59,12 +94,35 @@ class NotFound(ClientError):
     title = "Not Found"
 
 
+class Hidden(NotFound):
+    """What the path names does not exist, or is not this client's: a service does not say which."""
+
+    closing = Closing.NOT_FOUND
+
+
 class Unprocessable(ClientError):
     """The content is well-formed, but something that is needed is missing from it."""
 
     status = 422
     code = "unprocessable"
     title = "Unprocessable Content"
+
+
+class ComeBack(ClientError):
+    """It cannot be served now; the client is to come again. An EventSource dies of any status but 200, so it is
+    answered with a stream that ends at once.
+
+    Attributes:
+        why: the reason, as in `natsgate.closing`.
+    """
+
+    status = 503
+    title = "Service Unavailable"
+
+    def __init__(self, detail: str, *, why: Closing = Closing.OVERLOADED) -> None:
+        super().__init__(detail, code=why.reason)
+        self.why = why
+        self.closing = why
 
 
 class UpstreamError(GatewayError):

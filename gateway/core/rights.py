@@ -1,12 +1,30 @@
-"""Who is asking, and what they may see. Every filter of every transport passes through `Principal.require`."""
+"""Who is asking, and what they may see and say. Every filter of every transport passes through `Principal`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.core.errors import Forbidden
 from gateway.core.subjects import Filter, covers
+from publishers.wire import InvalidId, encode_id, is_canonical_token
+
+CLAIM = "natsgate"
+"""The claim of a token that holds its rights."""
+
+SUB = "{sub}"
+"""The token in a pattern that stands for the encoded `sub`."""
+
+MAX_PATTERNS = 256
+"""The most patterns in one list of rights: each filter is held against all of them."""
+
+Pattern = tuple[str, ...]
+"""A NATS pattern, as tokens: `("repo", "42", ">")`."""
+
+
+class BadClaims(ValueError):
+    """The claims of a token, though signed, are not what a gateway can work with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +33,22 @@ class Principal:
 
     Attributes:
         sub: who it is; empty for nobody in particular.
-        subscribe: NATS patterns, as tokens. A filter is allowed when one of them covers it whole.
+        subscribe, publish: NATS patterns. A filter, or a subject, is allowed when one of them covers it whole.
+        expires_at: when that ends, seconds since the epoch; None: never.
+        issued_at: when the token was made, seconds since the epoch; 0 where it does not say.
+        claims: everything that the token says, for services that decide by it.
     """
 
     sub: str
-    subscribe: tuple[tuple[str, ...], ...]
+    subscribe: tuple[Pattern, ...]
+    publish: tuple[Pattern, ...] = ()
+    expires_at: float | None = None
+    issued_at: float = 0.0
+    claims: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def may_subscribe(self, each: Filter) -> bool:
+        """Whether one pattern covers the filter whole."""
+        return any(covers(pattern, each.tokens) for pattern in self.subscribe)
 
     def require(self, filters: Iterable[Filter]) -> None:
         """Check that all of the filters may be subscribed to.
@@ -28,9 +57,89 @@ class Principal:
             Forbidden: one may not; the detail names it.
         """
         for each in filters:
-            if not any(covers(pattern, each.tokens) for pattern in self.subscribe):
+            if not self.may_subscribe(each):
                 raise Forbidden(f"Your token gives no right to subscribe to {each.text}.")
 
+    def require_publish(self, subject: str) -> None:
+        """Check that the subject may be published to.
 
-EVERYONE = Principal(sub="", subscribe=((">",),))
+        Raises:
+            Forbidden: it may not; the detail names it.
+        """
+        tokens = tuple(subject.split("."))
+        if not any(covers(pattern, tokens) for pattern in self.publish):
+            raise Forbidden(f"Your token gives no right to publish to {subject}.")
+
+
+EVERYONE = Principal(sub="", subscribe=((">",),), publish=((">",),))
 """Who everybody is while `auth = "none"`."""
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Read one pattern of rights, `{sub}` still in it.
+
+    Raises:
+        BadClaims: it is no NATS pattern of canonical tokens; the text says which token and why.
+    """
+    tokens = tuple(text.split("."))
+    for position, token in enumerate(tokens, start=1):
+        if token in ("*", SUB) or (token == ">" and position == len(tokens)):
+            continue
+        if token == ">":
+            raise BadClaims(f"{text!a}: > stands at the end only; * is one token in the middle")
+        if not is_canonical_token(token):
+            raise BadClaims(
+                f"{text!a}: token {position} ({token!a}) is {'empty' if not token else 'not encoded'}; "
+                "write bytes other than A-Z a-z 0-9 - _ ~ ! $ & ' ( ) + , ; = : @ / as % and two upper-case hex digits"
+            )
+    return tokens
+
+
+def principal_of(claims: Mapping[str, Any]) -> Principal:
+    """The identity and the rights that the claims of a verified token give.
+
+    Raises:
+        BadClaims: `sub` or `natsgate` is missing something or malformed; the text names the claim.
+    """
+    sub = claims.get("sub")
+    if not isinstance(sub, str) or not sub:
+        raise BadClaims("sub is to be a string that is not empty")
+    try:
+        own = encode_id(sub)
+    except InvalidId as error:
+        raise BadClaims(f"sub: {error}") from None
+    given = claims.get(CLAIM)
+    if given is None:
+        given = {}
+    if not isinstance(given, dict):
+        raise BadClaims(f'{CLAIM} is to be an object: {{"subscribe": ["repo.42.>"], "publish": []}}')
+    issued_at = claims.get("iat", 0)
+    if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
+        raise BadClaims("iat is to be a number of seconds")
+    return Principal(
+        sub=sub,
+        subscribe=_patterns(given, "subscribe", own),
+        publish=_patterns(given, "publish", own),
+        expires_at=float(claims["exp"]) if "exp" in claims else None,
+        issued_at=float(issued_at),
+        claims=claims,
+    )
+
+
+def _patterns(rights: Mapping[str, Any], verb: str, own: str) -> tuple[Pattern, ...]:
+    given = rights.get(verb)
+    if given is None:
+        return ()
+    if not isinstance(given, list) or len(given) > MAX_PATTERNS:
+        raise BadClaims(f"{CLAIM}.{verb} is to be a list of at most {MAX_PATTERNS} patterns")
+    found = []
+    for position, text in enumerate(given):
+        if not isinstance(text, str):
+            raise BadClaims(f"{CLAIM}.{verb}[{position}] is to be a string")
+        try:
+            pattern = parse_pattern(text)
+        except BadClaims as error:
+            raise BadClaims(f"{CLAIM}.{verb}[{position}] {error}") from None
+        # The sub is one encoded token: whatever it holds, it never becomes a wildcard or a dot.
+        found.append(tuple(own if token == SUB else token for token in pattern))
+    return tuple(found)
