@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from gateway.auth import Authenticator
-from gateway.core.errors import BadRequest, ClientError, NotFound
+from gateway.core.carriers import BEARER_SUBPROTOCOL
+from gateway.core.dialect import ENVELOPE, RAW, RAW_WITH_CONTROL
+from gateway.core.errors import BadRequest, ClientError, NotFound, Unauthorized
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
-from gateway.core.routes import SUB, RouteSpec
+from gateway.core.routes import RouteSpec
+from gateway.core.schedule import retry_ms
 from gateway.core.start import NOW
-from gateway.core.subjects import Filter
-from gateway.settings import Settings
+from gateway.door import Door, Gate
+from gateway.replies import json_reply, metrics_reply, problem, refusal
 from gateway.transports.connection import Connection
 from gateway.transports.http_server import DETACH
 from gateway.transports.room import Room
 from gateway.transports.sse import SseConnection
-from gateway.transports.ws import WebSocketConnection
-from gateway.transports.ws_raw import SUBPROTOCOL as RAW
+from gateway.transports.ws import TurnedAway, WebSocketConnection
+from gateway.transports.ws_raw import SUBPROTOCOL as RAW_V1
 from gateway.transports.ws_raw import RawConnection
 from gateway.transports.ws_v1 import SUBPROTOCOL as V1
 from gateway.transports.ws_v1 import V1Connection
-from publishers.wire import encode_id
 
 BUILT_IN = "events"
 """The route label of `/events` and `/ws`."""
+
+MAX_BODY_BYTES = 4096
+"""The largest body of `POST /auth/ticket`."""
 
 _NOWHERE = "Nothing is served at this path. Streams are at /events and /ws, and at the configured routes."
 _HTTP_ERRORS = {
     405: ("bad_method", "Method Not Allowed", "This path does not take this method."),
     505: ("bad_http", "HTTP Version Not Supported", ""),
 }
-_SECURITY = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+_CORS_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,40 +69,40 @@ class App:
     """Builds the ASGI application.
 
     Args:
-        settings: all settings.
         room: what connections share.
-        auth: who is asking.
+        gate: who may have what.
         health: see `Health`.
-        store: stores a message in the stream: subject and payload.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        room: Room,
-        auth: Authenticator,
-        health: Health,
-        store: Callable[[str, bytes], Awaitable[object]],
-    ) -> None:
-        self._settings = settings
+    def __init__(self, room: Room, gate: Gate, health: Health) -> None:
         self._room = room
-        self._auth = auth
+        self._gate = gate
         self._health = health
-        self._store = store
 
     def asgi(self) -> Starlette:
         """The application, ready for a server."""
+        settings = self._gate.settings
         routes: list[BaseRoute] = [
             Route("/events", self._events, methods=["GET"]),
             WebSocketRoute("/ws", self._ws),
+            Route("/auth/ticket", self._ticket, methods=["POST"]),
             Route("/livez", self._livez, methods=["GET"]),
             Route("/readyz", self._readyz, methods=["GET"]),
         ]
         if self._health.metrics is not None:
             routes.append(Route("/metrics", self._metrics, methods=["GET"]))
-        routes += [ConfiguredRoute(spec, self) for spec in self._settings.route]
+        routes += [ConfiguredRoute(spec, self) for spec in settings.route]
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=_CORS_HEADERS,
+            allow_credentials=True,
+            expose_headers=("Retry-After",),
+        )
         app = Starlette(
             routes=routes,
+            middleware=[cors] if settings.allowed_origins else [],
             exception_handlers={
                 ClientError: self._client_error,
                 HTTPException: self._http_error,
@@ -111,19 +118,19 @@ class App:
         """The application of `METRICS_LISTEN`."""
 
         async def metrics(request: Request) -> Response:
-            return _metrics_page(page)
+            return metrics_reply(page())
 
         return Starlette(routes=[Route("/metrics", metrics, methods=["GET"])])
 
-    # Built-in streams
+    # Streams
 
     async def _events(self, request: Request) -> Response:
-        return self.sse(request, BUILT_IN, None, {})
+        return await self.sse(request, BUILT_IN, None, {})
 
     async def _ws(self, websocket: WebSocket) -> None:
         await self.websocket(websocket, BUILT_IN, None, {})
 
-    def sse(self, request: Request, label: str, spec: RouteSpec | None, parameters: dict[str, str]) -> Response:
+    async def sse(self, request: Request, label: str, spec: RouteSpec | None, parameters: dict[str, str]) -> Response:
         """Answer a request for a stream."""
         if request.method != "GET":
             raise HTTPException(405, headers={"Allow": "GET"})  # Starlette lets HEAD through
@@ -137,19 +144,49 @@ class App:
             last_event_id=request.headers.get("last-event-id"),
             snapshot=spec is not None and spec.snapshot,
         )
-        principal = self._auth.principal(request)
-        filters = self._filters(principal, spec, parameters, query)
-        return Handover(SseConnection(self._room, label, filters, query.start, named=query.named))
+        door = Door(self._gate, spec, parameters, query)
+        principal = await self._identify(request)
+        if principal is None:
+            raise no_token()
+        if spec is None and not query.subjects:
+            parse_filters((), (), 0)  # says what a query looks like
+        guard = self._gate.guard(principal)
+        entry = await door.enter(guard)
+        headers = self._gate.authenticator.origins.headers(request.headers.get("origin"))
+        return Handover(SseConnection(self._room, label, guard, entry, named=query.named, headers=headers))
 
     async def websocket(
         self, websocket: WebSocket, label: str, spec: RouteSpec | None, parameters: dict[str, str]
     ) -> None:
-        """Answer a WebSocket handshake."""
+        """Answer a WebSocket handshake. What is wrong with the request itself is a status; what is wrong with who
+        asks is told by a close code, since a page cannot see a status."""
+        raw = spec is not None and spec.framing == "raw"
         try:
-            connection, subprotocol = self._websocket(websocket, label, spec, parameters)
+            query = parse_query(websocket.query_params.multi_items(), snapshot=spec is not None and spec.snapshot)
+            subprotocol = _subprotocol(websocket.scope["subprotocols"], RAW_V1 if raw else V1)
+            _check_ws_query(query, spec, raw=raw)
+            door = Door(self._gate, spec, parameters, query)
         except ClientError as error:
             await self.deny(websocket, error)
             return
+        connection: WebSocketConnection
+        try:
+            principal = await self._identify(websocket)
+            guard = self._gate.nobody_yet() if principal is None else self._gate.guard(principal)
+            entry = None if principal is None else await door.enter(guard)
+        except ClientError as error:
+            if error.closing is None:
+                await self.deny(websocket, error)
+                return
+            self._room.rejected[error.code] += 1
+            dialect = ENVELOPE if not raw else RAW_WITH_CONTROL if query.control else RAW
+            connection = TurnedAway(self._room, label, dialect, door, error.closing)
+        else:
+            if raw:
+                connection = RawConnection(self._room, label, guard, door, entry, control=query.control)
+            else:
+                most = self._gate.settings.max_subscriptions
+                connection = V1Connection(self._room, label, guard, door, entry, max_subscriptions=most)
         await websocket.accept(subprotocol=subprotocol)
         detach(websocket.scope, connection)
 
@@ -158,43 +195,35 @@ class App:
         self._room.rejected[error.code] += 1
         await websocket.send_denial_response(problem(error.status, error.title, error.detail))
 
-    def _websocket(
-        self, websocket: WebSocket, label: str, spec: RouteSpec | None, parameters: dict[str, str]
-    ) -> tuple[WebSocketConnection, str | None]:
-        query = parse_query(websocket.query_params.multi_items(), snapshot=spec is not None and spec.snapshot)
-        principal = self._auth.principal(websocket)
-        offered = websocket.scope["subprotocols"]
-        if spec is not None and spec.framing == "raw":
-            if offered and RAW not in offered:
-                raise BadRequest(f"This route speaks {RAW}; offer that subprotocol, or none.")
-            filters = self._filters(principal, spec, parameters, query)
-            store = self._storing(spec, self._known(principal, parameters)) if spec.publish is not None else None
-            connection = RawConnection(self._room, label, filters, query.start, control=query.control, store=store)
-            return connection, RAW if offered else None
-        if offered and V1 not in offered:
-            raise BadRequest(f"This path speaks {V1}; offer that subprotocol, or none.")
-        if spec is None and (query.subjects or query.start != NOW):
-            raise BadRequest(
-                'On /ws a feed is asked for in a message: {"op":"subscribe","ref":1,"subject":"repo.42.>"}.'
-            )
-        if query.start.until_head:
-            raise BadRequest("until=head is for Server-Sent Events and raw WebSocket routes.")
-
-        def allow(subjects: tuple[str, ...]) -> list[Filter]:
-            return self._allow(principal, subjects)
-
-        return (
-            V1Connection(
-                self._room,
-                label,
-                allow=allow,
-                first=[] if spec is None else self._filters(principal, spec, parameters, query),
-                start=query.start,
-                max_subscriptions=self._settings.max_subscriptions,
-                authenticated=True,
-            ),
-            V1 if offered else None,
+    async def _identify(self, connection: HTTPConnection, *, streams: bool = True) -> Principal | None:
+        scope = connection.scope
+        websocket = scope["type"] == "websocket"
+        return await self._gate.authenticator.of_request(
+            scope["headers"],
+            connection.query_params.multi_items(),
+            path=scope["raw_path"].decode("latin-1"),
+            subprotocols=scope["subprotocols"] if websocket else (),
+            websocket=websocket,
+            reads_only=not websocket and scope["method"] == "GET",
+            streams=streams,
         )
+
+    # Tickets
+
+    async def _ticket(self, request: Request) -> Response:
+        principal = await self._identify(request, streams=False)
+        if principal is None:
+            raise no_token()
+        body = b""
+        try:
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BODY_BYTES:
+                    raise BadRequest(f'The body is larger than {MAX_BODY_BYTES} bytes; send {{"path":"/events"}}.')
+        except ClientDisconnect:
+            return Response()  # nobody is left to read it
+        ticket, expires_at = self._gate.authenticator.tickets.mint(principal, _path_of(body))
+        return json_reply(200, {"ticket": ticket, "expires_at": expires_at})
 
     # Refusals
 
@@ -206,7 +235,7 @@ class App:
     async def _client_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, ClientError)
         self._room.rejected[error.code] += 1
-        return problem(error.status, error.title, error.detail)
+        return refusal(error, connection, partial(retry_ms, self._room.random))
 
     async def _http_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -215,45 +244,18 @@ class App:
         self._room.rejected[reason] += 1
         return problem(status, title, detail or error.detail, dict(error.headers) if error.headers else None)
 
-    # Rights
-
-    def _filters(
-        self, principal: Principal, spec: RouteSpec | None, parameters: dict[str, str], query: StreamQuery
-    ) -> list[Filter]:
-        if spec is None:
-            return self._allow(principal, query.subjects)
-        if query.subjects:
-            raise BadRequest("This path fixes its subjects; leave subject out, or use /events.")
-        filters = spec.filters(self._known(principal, parameters), self._settings.roots)
-        principal.require(filters)
-        return filters
-
-    def _allow(self, principal: Principal, subjects: tuple[str, ...]) -> list[Filter]:
-        filters = parse_filters(subjects, self._settings.roots, self._settings.max_filters)
-        principal.require(filters)
-        return filters
-
-    def _known(self, principal: Principal, parameters: dict[str, str]) -> dict[str, str]:
-        return parameters | ({SUB: encode_id(principal.sub)} if principal.sub else {})
-
-    def _storing(self, spec: RouteSpec, parameters: dict[str, str]) -> Callable[[str, bytes], Awaitable[object]]:
-        async def store(event_type: str, payload: bytes) -> object:
-            return await self._store(spec.publish_subject(parameters, event_type), payload)
-
-        return store
-
     # Health
 
     async def _livez(self, request: Request) -> Response:
-        return _json(200, {"live": True})
+        return json_reply(200, {"live": True})
 
     async def _readyz(self, request: Request) -> Response:
         ready, content = self._health.readiness()
-        return _json(200 if ready else 503, content)
+        return json_reply(200 if ready else 503, content)
 
     async def _metrics(self, request: Request) -> Response:
         assert self._health.metrics is not None
-        return _metrics_page(self._health.metrics)
+        return metrics_reply(self._health.metrics())
 
 
 class ConfiguredRoute(BaseRoute):
@@ -278,19 +280,19 @@ class ConfiguredRoute(BaseRoute):
         return Match.FULL, {"natsgate.parameters": parameters}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal: ClientError | None = scope.get("natsgate.refusal")
+        error: ClientError | None = scope.get("natsgate.refusal")
         if scope["type"] == "websocket":
             websocket = WebSocket(scope, receive, send)
-            if refusal is not None:
-                await self._app.deny(websocket, refusal)
+            if error is not None:
+                await self._app.deny(websocket, error)
                 return
             await self._app.websocket(websocket, self._spec.name, self._spec, scope["natsgate.parameters"])
             return
         if scope["method"] != "GET":
             raise HTTPException(405, headers={"Allow": "GET"})
-        if refusal is not None:
-            raise refusal
-        response = self._app.sse(
+        if error is not None:
+            raise error
+        response = await self._app.sse(
             Request(scope, receive, send), self._spec.name, self._spec, scope["natsgate.parameters"]
         )
         await response(scope, receive, send)
@@ -312,20 +314,42 @@ def detach(scope: Scope, connection: Connection) -> None:
     scope["extensions"][DETACH](connection)
 
 
-def problem(status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """An error answer: `application/problem+json` (RFC 9457)."""
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return Response(
-        orjson.dumps(content), status, {**_SECURITY, **(headers or {})}, media_type="application/problem+json"
+def no_token() -> Unauthorized:
+    """The refusal of a request that does not say who asks."""
+    return Unauthorized(
+        "Say who you are: Authorization: Bearer <token>, the cookie natsgate_token, or ?ticket= of POST /auth/ticket.",
+        reason="missing",
     )
 
 
-def _json(status: int, content: dict[str, Any]) -> Response:
-    return Response(orjson.dumps(content), status, _SECURITY, media_type="application/json")
+def _subprotocol(given: list[str], ours: str) -> str | None:
+    offered = [each for each in given if not each.startswith(BEARER_SUBPROTOCOL)]
+    if ours not in offered and given:
+        rest = ", or none" if offered == given else " beside the token"
+        raise BadRequest(f"This path speaks {ours}; offer that subprotocol{rest}.")
+    return ours if offered else None
 
 
-def _metrics_page(page: Callable[[], bytes]) -> Response:
-    return Response(page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+def _check_ws_query(query: StreamQuery, spec: RouteSpec | None, *, raw: bool) -> None:
+    if raw:
+        return
+    if spec is None and (query.subjects or query.start != NOW):
+        raise BadRequest('On /ws a feed is asked for in a message: {"op":"subscribe","ref":1,"subject":"repo.42.>"}.')
+    if query.start.until_head:
+        raise BadRequest("until=head is for Server-Sent Events and raw WebSocket routes.")
+
+
+def _path_of(body: bytes) -> str | None:
+    if not body.strip():
+        return None
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        content = None
+    path = content.get("path") if isinstance(content, dict) else 0
+    if not isinstance(path, str | None):
+        raise BadRequest('The body is to be {"path":"/events"}, or empty: then the ticket is for /events and /ws.')
+    return path
 
 
 async def _server_error(connection: HTTPConnection, error: Exception) -> Response:

@@ -17,13 +17,17 @@ import uvloop
 
 from gateway import __version__
 from gateway.app import App, Health
-from gateway.auth import Authenticator
+from gateway.auth.services import Services
+from gateway.core.cursor import Cursor
 from gateway.core.errors import ConfigError, GatewayError
 from gateway.core.feed import Feeds
 from gateway.core.hub import Hub
 from gateway.core.intake import Intake
 from gateway.core.log import Log
+from gateway.core.revoked import Revoked
 from gateway.core.stream import StreamShape
+from gateway.door import Gate
+from gateway.identity import Identity
 from gateway.logs import Seldom, logger
 from gateway.metrics import Metrics, Sample, Sampler
 from gateway.settings import Address, Settings
@@ -82,6 +86,8 @@ class Replica(Sampler):
         self._settings = settings
         self._log = logger()
         random = Random()
+        self._revoked = Revoked()
+        self._identity = Identity(settings, self._revoked, random=random, now=loop.time, log=self._log)
         self._feeds = Feeds()
         self._event_log = Log(settings.log_bytes, self._feeds.tree)
         self._hub = Hub(
@@ -148,6 +154,7 @@ class Replica(Sampler):
             random=random,
             replica=settings.replica,
             readers_changed=self._tap.readers_changed,
+            revoked=self._revoked.refuses,
             upstream_up=self._tap.usable.is_set,
             heartbeat_s=settings.heartbeat_s,
             write_timeout_s=settings.write_timeout_s,
@@ -155,6 +162,17 @@ class Replica(Sampler):
             ws_pong_timeout_s=settings.ws_pong_timeout_s,
             ws_max_message_bytes=settings.ws_max_message_bytes,
             ws_max_errors=settings.ws_max_errors,
+        )
+        services = Services(self._ask, self._where, now=loop.time, log=self._log)
+        self._gate = Gate(
+            settings,
+            self._identity.authenticator,
+            services,
+            self._api.publish,
+            upstream_up=self._tap.usable.is_set,
+            now=loop.time,
+            wall=time.time,
+            random=random,
         )
         self._metrics = Metrics(self)
         self._seldom = Seldom(loop.time)
@@ -175,13 +193,7 @@ class Replica(Sampler):
         if settings.metrics_listen is not None and settings.metrics_listen != settings.listen:
             metrics_sock = _listen("METRICS_LISTEN", settings.metrics_listen, settings.write_timeout_s)
         page = self._metrics.page
-        app = App(
-            settings,
-            self._room,
-            Authenticator("none"),
-            Health(self.readiness, page if metrics_sock is None else None),
-            self._api.publish,
-        )
+        app = App(self._room, self._gate, Health(self.readiness, page if metrics_sock is None else None))
         limits = Limits(settings.max_header_bytes, settings.request_timeout_s, self._room.now, self._refused)
         self._sweep.add(limits)
         server = HttpServer(app.asgi(), limits, on_signal=self._signalled, graceful_s=SHUTDOWN_S)
@@ -192,6 +204,8 @@ class Replica(Sampler):
             background = [
                 tasks.create_task(each.run()) for each in (self._nats, self._nats_reads, self._tap, self._replay)
             ]
+            if self._identity.jwks is not None:
+                background.append(tasks.create_task(self._identity.jwks.run()))
             if settings.start_timeout_s:
                 background.append(tasks.create_task(self._started_in_time()))
             if metrics_sock is not None:
@@ -224,6 +238,16 @@ class Replica(Sampler):
                 + "; ".join(self._tap.reasons)
             ) from None
 
+    async def _ask(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
+        return await self._nats.request(subject, payload, timeout_s=timeout_s)
+
+    async def _where(self) -> Cursor:
+        """Where the stream stands: what the log knows, else what the leader says."""
+        if self._hub.open:
+            return Cursor(self._event_log.incarnation, self._hub.flushed)
+        state = await self._api.info()
+        return Cursor(state.incarnation, state.last)
+
     def _refused(self, reason: str) -> None:
         self._room.rejected[reason] += 1
 
@@ -243,11 +267,11 @@ class Replica(Sampler):
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether this replica should get traffic. Once it was usable, a NATS outage does not make it unready:
         that would turn every EventSource's reconnect into a 503, which kills it for good."""
-        ready = self._tap.usable_once and not self._draining
+        ready = self._tap.usable_once and self._identity.usable_once and not self._draining
         reasons = ["draining"] if self._draining else []
         return ready, {
             "ready": ready,
-            "reasons": reasons + self._tap.reasons,
+            "reasons": reasons + self._tap.reasons + self._identity.reasons,
             "replica": self._settings.replica,
             "nats": {"connected": self._nats.connected, "server": self._nats.server},
             "stream": {"name": self._settings.stream, "usable": self._tap.usable.is_set()},
@@ -274,6 +298,13 @@ class Replica(Sampler):
         )
         rejected = {(reason,): float(n) for reason, n in room.rejected.items()}
         yield Sample("natsgate_requests_rejected_total", "Requests refused, by reason.", rejected, ("reason",))
+        failures = {(reason,): float(n) for reason, n in self._identity.authenticator.failures.items()}
+        yield Sample("natsgate_auth_failures_total", "Tokens and origins refused, by reason.", failures, ("reason",))
+        cached = {
+            ("tokens",): float(self._identity.cached_bytes),
+            ("services",): float(self._gate.services.cache.bytes),
+        }
+        yield Sample("natsgate_auth_cache_bytes", "Bytes held of verified tokens and answers.", cached, ("cache",))
         yield Sample(
             "natsgate_feeds",
             "Feeds that are served: SSE connections and WebSocket subscriptions.",

@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from gateway.core.errors import ConfigError
+from gateway.core.origins import parse_origin
 from gateway.core.routes import RouteSpec
 from publishers.wire import DEFAULT_ROOTS
 
@@ -37,8 +38,11 @@ _IGNORED = re.compile(r"(PORT|SERVICE_|TOKEN$)")
 """Kubernetes puts NATSGATE_PORT, NATSGATE_PORT_80_TCP, NATSGATE_SERVICE_HOST… into every pod beside a Service
 called natsgate. They are none of ours. NATSGATE_TOKEN is what `natsgate tail` shows to a gateway."""
 
-_SECRET = ("nats_url", "nats_nkey", "nats_password", "nats_token", "jwt_secret")
+_SECRET = ("nats_url", "nats_nkey", "nats_password", "nats_token", "jwt_secret", "ticket_secret", "jwks_url")
 """Settings whose values are never shown. A NATS URL may hold a password."""
+
+LEAST_SECRET_BYTES = 32
+"""RFC 7518, section 3.2: a key for HS256 has as many bytes as the hash."""
 
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -97,6 +101,25 @@ def _nats_url(value: object) -> object:
     return value
 
 
+def _http_url(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+        raise ValueError("give a URL such as https://issuer.example.com/.well-known/jwks.json, without a login in it")
+    return value
+
+
+def _secret_text(value: object) -> object:
+    if isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) < LEAST_SECRET_BYTES:
+        raise ValueError(f"give at least {LEAST_SECRET_BYTES} bytes; a new one: openssl rand -base64 48")
+    return value
+
+
+def _origin(value: object) -> object:
+    return parse_origin(value) if isinstance(value, str) else value
+
+
+HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret_text)]
+Origin = Annotated[str, BeforeValidator(_origin)]
 NatsUrl = Annotated[str, BeforeValidator(_nats_url)]
 Listen = Annotated[Address, BeforeValidator(_address)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
@@ -134,10 +157,41 @@ class Settings(BaseModel):
     live_prefix: Prefix = Field(default="live", description="Prefix under which the stream republishes what it stored.")
     auth: Literal["jwt", "none"] = Field(
         default="jwt",
-        description="Who clients are. `jwt` is not built yet: set `none`, on a loopback address (or with INSECURE).",
+        description="Who clients are: `jwt`, what their token says; `none`, anybody, who may see everything.",
     )
-    jwt_secret: SecretStr | None = Field(
+    jwt_secret: Secret | None = Field(
         default=None, description="Secret of HS256 tokens, at least 32 bytes (give it as NATSGATE_JWT_SECRET_FILE)."
+    )
+    jwt_public_key: str | None = Field(
+        default=None,
+        description="Public key of RS256, ES256 or EdDSA tokens, PEM (give it as NATSGATE_JWT_PUBLIC_KEY_FILE).",
+    )
+    jwks_url: HttpUrl | None = Field(
+        default=None, description="URL of the issuer's keys, a JSON Web Key Set; fetched every 5 minutes."
+    )
+    jwt_issuer: str | None = Field(default=None, description="What a token's `iss` has to be; absent: anything.")
+    jwt_audience: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        default=(), description="What a token's `aud` has to hold one of, comma-separated; absent: anything."
+    )
+    jwt_leeway_s: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = Field(
+        default=5, description="Seconds that clocks may differ when `exp`, `nbf` and `iat` are checked."
+    )
+    ticket_secret: Secret | None = Field(
+        default=None,
+        description="Secret of tickets, at least 32 bytes, the same on all replicas. Absent: made from JWT_SECRET.",
+    )
+    ticket_ttl_s: Seconds = Field(
+        default=3600, description="Seconds a ticket lives at most. 0: as long as the token that it was got with."
+    )
+    allow_access_token: bool = Field(
+        default=False, description="Take tokens from `?access_token=`, where they end up in proxies' logs."
+    )
+    allowed_origins: Annotated[tuple[Origin, ...], BeforeValidator(_words)] = Field(
+        default=(), description="Origins beside the own one whose pages may use this gateway, comma-separated."
+    )
+    auth_timeout_s: Seconds = Field(
+        default=10,
+        description="Seconds a WebSocket client without a token has to send its `auth` message. 0: no limit.",
     )
     insecure: bool = Field(default=False, description="Allow AUTH=none on an address that other machines can reach.")
     heartbeat_s: PositiveSeconds = Field(
@@ -189,11 +243,12 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.auth == "jwt":
+        if self.auth == "jwt" and not (self.jwt_secret or self.jwt_public_key or self.jwks_url):
             raise ValueError(
-                "auth: jwt is not built yet; until it is, set NATSGATE_AUTH=none and listen on a loopback address"
+                "auth: jwt needs something to check tokens with: NATSGATE_JWT_SECRET_FILE, "
+                "NATSGATE_JWT_PUBLIC_KEY_FILE or NATSGATE_JWKS_URL (or AUTH=none on a loopback address: no tokens)"
             )
-        if not self.listen.loopback and not self.insecure:
+        if self.auth == "none" and not self.listen.loopback and not self.insecure:
             raise ValueError(
                 f"auth: none on {self.listen} would show every event to everybody who can reach it; "
                 "listen on 127.0.0.1, or set NATSGATE_INSECURE=true if that is what you want"

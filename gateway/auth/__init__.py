@@ -1,1 +1,1 @@
-"""Authentication: from a request to a principal. Tokens, tickets, the keys that prove them, and services that decide."""
+"""Authentication: from a request to a principal. Tokens, tickets, their keys, and services that decide."""

@@ -18,9 +18,6 @@ from cryptography.x509 import load_pem_x509_certificate
 from gateway.core.closing import Closing
 from gateway.core.errors import Unauthorized
 
-LEAST_SECRET_BYTES = 32
-"""RFC 7518, section 3.2: a key for HS256 has as many bytes as the hash."""
-
 LEAST_RSA_BITS = 2048
 """RFC 7518, section 3.3."""
 
@@ -42,16 +39,9 @@ class Key:
         return self.algorithm == algorithm and (self.kid is None or kid is None or self.kid == kid)
 
 
-def secret_key(secret: str) -> Key:
-    """The key of HS256.
-
-    Raises:
-        BadKey: the secret is too short.
-    """
-    material = secret.encode("utf-8")
-    if len(material) < LEAST_SECRET_BYTES:
-        raise BadKey(f"it has {len(material)} bytes; HS256 takes {LEAST_SECRET_BYTES} or more: openssl rand -base64 48")
-    return Key("HS256", None, material)
+def secret_key(secret: bytes) -> Key:
+    """The key of HS256. The settings see to it that it is long enough."""
+    return Key("HS256", None, secret)
 
 
 def public_key(pem: str) -> Key:
@@ -166,9 +156,7 @@ def verify(
 
 def expired() -> Unauthorized:
     """The refusal of a token whose time is over."""
-    return Unauthorized(
-        "The token has expired; get a new one.", reason="expired", closing=Closing.TOKEN_EXPIRED
-    )
+    return Unauthorized("The token has expired; get a new one.", reason="expired", closing=Closing.TOKEN_EXPIRED)
 
 
 _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
@@ -176,7 +164,7 @@ _REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
     (jwt.InvalidIssuerError, "issuer", "The token is of another issuer (iss)."),
     (jwt.InvalidAudienceError, "audience", "The token is meant for another audience (aud)."),
     (jwt.MissingRequiredClaimError, "claims", "The token lacks a claim that is required: {error}."),
-    (jwt.InvalidSubjectError, "claims", "The token's sub is no string."),
+    (jwt.exceptions.InvalidSubjectError, "claims", "The token's sub is no string."),
 )
 
 

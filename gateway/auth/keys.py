@@ -1,4 +1,4 @@
-"""The key ring: which keys may have signed a token. Fixed ones from the settings, and those that an issuer publishes."""
+"""The key ring: which keys may have signed a token. Fixed ones, from the settings, and those that an issuer has."""
 
 from __future__ import annotations
 

@@ -8,14 +8,8 @@ from collections.abc import Sequence
 import jwt
 
 from gateway.commands.outcome import CommandFailed
+from gateway.core.rights import CLAIM, BadClaims, parse_pattern
 from gateway.settings import Settings
-from publishers.wire import is_canonical_token
-
-LEAST_SECRET_BYTES = 32
-"""RFC 7518, section 3.2: a key for HS256 has as many bytes as the hash."""
-
-SUB = "{sub}"
-"""The token in a pattern that stands for the encoded `sub`."""
 
 
 def mint(
@@ -33,10 +27,10 @@ def mint(
     Args:
         settings: `jwt_secret` signs it.
         subscribe, publish: NATS patterns; the token `{sub}` stands for the encoded `sub`.
-        issuer, audience: `iss` and `aud`, for gateways that check them.
+        issuer, audience: `iss` and `aud`, for gateways that check them; absent: what the settings ask for.
 
     Raises:
-        CommandFailed: there is no secret, it is too short, a pattern is malformed, or the time is no time.
+        CommandFailed: there is no secret, a pattern is malformed, or the time is no time.
     """
     if settings.jwt_secret is None:
         raise CommandFailed(
@@ -44,34 +38,26 @@ def mint(
             "own; a new one: openssl rand -base64 48"
         )
     secret = settings.jwt_secret.get_secret_value()
-    if len(secret.encode()) < LEAST_SECRET_BYTES:
-        raise CommandFailed(
-            f"NATSGATE_JWT_SECRET has {len(secret.encode())} bytes; HS256 takes {LEAST_SECRET_BYTES} or more: "
-            "openssl rand -base64 48"
-        )
     if not sub:
         raise CommandFailed("--sub: give a name that is not empty")
     if ttl_s < 1:
         raise CommandFailed("--ttl: give a second or more; tokens without an end are not taken")
     for option, patterns in (("--subscribe", subscribe), ("--publish", publish)):
         for pattern in patterns:
-            _check(option, pattern)
+            try:
+                parse_pattern(pattern)
+            except BadClaims as error:
+                raise CommandFailed(f"{option} {error}") from None
     now = int(time.time())
     claims: dict[str, object] = {"sub": sub, "iat": now, "exp": now + int(ttl_s)}
-    claims |= {name: value for name, value in (("iss", issuer), ("aud", audience)) if value is not None}
-    claims["natsgate"] = {"subscribe": list(subscribe), "publish": list(publish)}
+    claims |= {
+        name: value
+        for name, value in (("iss", issuer or settings.jwt_issuer), ("aud", audience or _first(settings)))
+        if value is not None
+    }
+    claims[CLAIM] = {"subscribe": list(subscribe), "publish": list(publish)}
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
-def _check(option: str, pattern: str) -> None:
-    tokens = pattern.split(".")
-    for position, token in enumerate(tokens, start=1):
-        if token in ("*", SUB) or (token == ">" and position == len(tokens)):
-            continue
-        if token == ">":
-            raise CommandFailed(f"{option} {pattern!a}: > stands at the end only; * is one token in the middle")
-        if not is_canonical_token(token):
-            raise CommandFailed(
-                f"{option} {pattern!a}: token {position} ({token!a}) is {'empty' if not token else 'not encoded'}; "
-                "write bytes other than A-Z a-z 0-9 - _ ~ ! $ & ' ( ) + , ; = : @ / as % and two upper-case hex digits"
-            )
+def _first(settings: Settings) -> str | None:
+    return settings.jwt_audience[0] if settings.jwt_audience else None

@@ -25,7 +25,7 @@ class Dialect(Protocol):
         """The bytes of one or more good events: the same for every reader of the feed in this dialect."""
 
     def snapshot(self, feed: Feed, events: list[Event]) -> bytes:
-        """The bytes of one or more events of a snapshot, which have no cursor."""
+        """The bytes of one or more events of a snapshot, which have no cursor; those of a service no subject either."""
 
     def control(self, feed: Feed | None, message: Control, more: dict[str, Any]) -> bytes:
         """The bytes of a control message, empty where the dialect does not speak it. `more`: further fields."""
@@ -68,7 +68,7 @@ class Envelope:
     def snapshot(self, feed: Feed, events: list[Event]) -> bytes:
         head = feed.head
         tails = [
-            b'"subject":%b,"snapshot":true,"event":%b}' % (orjson.dumps(event.topic.subject), event.data)
+            b'"subject":%b,"snapshot":true,"event":%b}' % (orjson.dumps(event.topic.subject or None), event.data)
             for event in events
         ]
         return b"".join([part for tail in tails for part in (frames.text_header(len(head) + len(tail)), head, tail)])

@@ -76,7 +76,7 @@ class Forbidden(ClientError):
     status = 403
     code = "forbidden"
     title = "Forbidden"
-    closing = Closing.FORBIDDEN
+    closing: Closing | None = Closing.FORBIDDEN
 
 
 class BadOrigin(Forbidden):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from gateway.core import frames
+from gateway.core.carriers import MAX_TOKEN_CHARS
 from gateway.core.errors import BadRequest, ClientError
 from gateway.core.query import parse_start
 from gateway.core.start import Start
@@ -51,7 +52,15 @@ class Ping:
     ref: Ref
 
 
-Op = Subscribe | Unsubscribe | Ping
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """`auth`: who the client is; later, a newer token of the same user."""
+
+    ref: Ref
+    token: str = field(repr=False)
+
+
+Op = Subscribe | Unsubscribe | Ping | Auth
 
 
 def parse_op(message: bytes) -> Op:
@@ -79,9 +88,11 @@ def parse_op(message: bytes) -> Op:
             return Unsubscribe(ref, _text(content, "feed", ref))
         case "ping":
             return Ping(ref)
+        case "auth":
+            return Auth(ref, _token(content, ref))
         case str():
             raise BadOp(
-                f"There is no op {op[:40]!r} here. Known: subscribe, unsubscribe, ping.",
+                f"There is no op {op[:40]!r} here. Known: subscribe, unsubscribe, auth, ping.",
                 code="unknown_op",
                 ref=ref,
             )
@@ -106,6 +117,13 @@ def _start(content: Mapping[str, Any], ref: Ref) -> Start:
         return parse_start(cursor=content.get("cursor"), since=content.get("since"), snapshot=content.get("snapshot"))
     except BadRequest as error:
         raise BadOp(error.detail, code=error.code, ref=ref) from None
+
+
+def _token(content: Mapping[str, Any], ref: Ref) -> str:
+    token = _text(content, "token", ref)
+    if not token or len(token) > MAX_TOKEN_CHARS:
+        raise BadOp(f"token is empty or longer than {MAX_TOKEN_CHARS} characters.", code="bad_request", ref=ref)
+    return token
 
 
 def _text(content: Mapping[str, Any], key: str, ref: Ref) -> str:

@@ -47,9 +47,7 @@ class Origins:
         own = host is not None and _bare(shape[1], shape[2]) == _bare(shape[1], host)
         return own or parse_origin(origin) in self.allowed
 
-    def lets_ambient(
-        self, *, origin: str | None, host: str | None, fetch_site: str | None, reads_only: bool
-    ) -> bool:
+    def lets_ambient(self, *, origin: str | None, host: str | None, fetch_site: str | None, reads_only: bool) -> bool:
         """Whether what a browser adds by itself (a cookie; the very place in the network) may speak for its user.
 
         Args:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from gateway.core.closing import Closing
 from gateway.core.dialect import Dialect
 from gateway.core.feed import Feed
 from gateway.core.start import NOW, Start
@@ -41,6 +42,30 @@ AHEAD = -3
 """The cursor of a reader that stood further than the stream, which was put back to an earlier state, now reaches."""
 
 
+class Initial(NamedTuple):
+    """The present state, as a service shows it.
+
+    Attributes:
+        events: JSON objects.
+        incarnation, upto: where the stream stood before the service was asked; what came after that follows.
+    """
+
+    events: tuple[bytes, ...]
+    incarnation: str
+    upto: int
+
+
+class Opening(Protocol):
+    """What a reader is shown first, and again after a gap, in place of a snapshot."""
+
+    async def ask(self) -> Initial | Closing:
+        """The present state; or why the connection is to end instead. Answered at once the first time.
+
+        Raises:
+            UpstreamError: it cannot be had now; worth another try.
+        """
+
+
 class Sink(Protocol):
     """The connection behind a reader.
 
@@ -61,6 +86,9 @@ class Sink(Protocol):
     def failed(self) -> None:
         """What one of its readers asks cannot be served, for a reason that is ours; the connection ends."""
 
+    def end(self, why: Closing) -> None:
+        """The connection ends."""
+
     def reached_head(self, reader: Reader) -> None:
         """A reader that was to end at the head is there."""
 
@@ -70,6 +98,7 @@ class Reader:
 
     Attributes:
         start: what the client asked for.
+        opening: what it is shown in place of a snapshot; None: a snapshot of the stream, where `start` wants one.
         cursor: everything up to this sequence was written. Meaningless while LIVE (then it is the hub's
             `flushed`: fan-out touches no reader), and negative where it has none: see UNPLACED, OTHER_LIFE and AHEAD.
         write: takes bytes for the socket; never blocks, never raises.
@@ -88,6 +117,7 @@ class Reader:
         "dialect",
         "feed",
         "gaps",
+        "opening",
         "place",
         "refusals",
         "replayed",
@@ -101,13 +131,20 @@ class Reader:
     )
 
     def __init__(
-        self, feed: Feed, dialect: Dialect, sink: Sink, write: Callable[[bytes], None], start: Start = NOW
+        self,
+        feed: Feed,
+        dialect: Dialect,
+        sink: Sink,
+        write: Callable[[bytes], None],
+        start: Start = NOW,
+        opening: Opening | None = None,
     ) -> None:
         self.feed = feed
         self.dialect = dialect
         self.sink = sink
         self.write = write
         self.start = start
+        self.opening = opening
         self.cursor = UNPLACED
         self.place = Place.WAITING
         self.announced = False

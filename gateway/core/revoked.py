@@ -8,7 +8,6 @@ were issued before it (`iat`), or do not say when, are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import datetime
 
 from gateway.core.rights import Principal
@@ -48,35 +47,26 @@ def parse_not_before(value: bytes) -> float | None:
 
 
 class Revoked:
-    """What is revoked, as far as this replica knows.
-
-    Attributes:
-        on_change: called with the subs whose entry was set or moved.
-    """
+    """What is revoked, as far as this replica knows. New tokens are held against it when they come, those of open
+    connections by the sweep."""
 
     def __init__(self) -> None:
         self._not_before: dict[str, float] = {}
-        self.on_change: Callable[[frozenset[str]], None] | None = None
 
     def __len__(self) -> int:
         return len(self._not_before)
 
     def update(self, entries: dict[str, float | None]) -> None:
         """Take entries in: the time, or None where an entry was deleted."""
-        changed = set()
         for sub, not_before in entries.items():
             if not_before is None:
                 self._not_before.pop(sub, None)
-            elif self._not_before.get(sub) != not_before:
+            else:
                 self._not_before[sub] = not_before
-                changed.add(sub)
-        if changed and self.on_change is not None:
-            self.on_change(frozenset(changed))
 
     def replace(self, entries: dict[str, float]) -> None:
         """Take the whole bucket in: what it does not hold is not revoked any more."""
-        gone: dict[str, float | None] = {sub: None for sub in self._not_before if sub not in entries}
-        self.update(gone | entries)
+        self._not_before = dict(entries)
 
     def refuses(self, principal: Principal) -> bool:
         """Whether this principal's token was issued before its `sub` was revoked."""

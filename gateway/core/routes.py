@@ -42,6 +42,7 @@ class RouteSpec(BaseModel):
     snapshot: bool = False
     framing: Literal["envelope", "raw"] = "envelope"
     publish: str | None = None
+    authorize: Literal["token", "service"] = "token"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

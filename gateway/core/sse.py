@@ -8,11 +8,15 @@ RESPONSE_HEAD = (
     b"cache-control: no-store, no-transform\r\n"
     b"x-accel-buffering: no\r\n"
     b"x-content-type-options: nosniff\r\n"
+    b"referrer-policy: no-referrer\r\n"
     b"transfer-encoding: chunked\r\n"
 )
 """The status line and the headers of a stream, without the blank line that ends them."""
 
 LAST_CHUNK = b"0\r\n\r\n"
+
+
+MEDIA_TYPE = "text/event-stream"
 
 
 def chunk(body: bytes) -> bytes:

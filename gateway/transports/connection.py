@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.core import control
 from gateway.core.closing import Closing
 from gateway.core.dialect import Dialect
+from gateway.core.guard import Guard
 from gateway.core.reader import Reader
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Connection(asyncio.Protocol):
         id: the connection's name, for clients and logs.
         route: the label of the route it came by.
         dialect: how it speaks.
+        guard: whose it is, and for how long; None: everybody's, for ever.
         paused: whether the socket's buffers are full.
         ending: why it is being ended by us; None while it is served.
     """
@@ -61,6 +63,7 @@ class Connection(asyncio.Protocol):
         "_told_up",
         "dialect",
         "ending",
+        "guard",
         "id",
         "paused",
         "room",
@@ -71,8 +74,9 @@ class Connection(asyncio.Protocol):
 
     transport_name = ""
 
-    def __init__(self, room: Room, route: str, dialect: Dialect) -> None:
+    def __init__(self, room: Room, route: str, dialect: Dialect, guard: Guard | None) -> None:
         self.room = room
+        self.guard = guard
         self.dialect = dialect
         self._told_up = True
         self.route = route
@@ -223,12 +227,34 @@ class Connection(asyncio.Protocol):
         if self.ending is not None:
             if now >= self._deadline:
                 self._finish_or_cut(now)
+        elif self.guard is not None and (why := self._over(self.guard, now)) is not None:
+            self.end(why)
         elif self.paused:
             self._watch_progress(now)
         else:
             if self._told_up is not self.room.upstream_up():
                 self._tell_state()
+            if self.guard is not None and now >= self.guard.ask_at and self._told_up:
+                self.guard.ask_at = float("inf")
+                self.room.spawn(self._ask_again(self.guard))
             self.beat(now)
+
+    def _over(self, guard: Guard, now: float) -> Closing | None:
+        # Revocations are looked up here and nowhere else: whatever a connection was waiting for when one came, and
+        # whoever let it in meanwhile, the next round ends it.
+        if guard.principal is not None and self.room.revoked(guard.principal):
+            return Closing.REVOKED
+        return guard.why if now >= guard.ends_at else None
+
+    async def _ask_again(self, guard: Guard) -> None:
+        """Ask the service that let this connection in whether it still may. While NATS is away it cannot be asked, and
+        nothing comes that would need its word."""
+        assert guard.ask is not None
+        answer = await guard.ask()
+        if isinstance(answer, Closing):
+            self.end(answer)
+        elif answer is not None:
+            guard.ask_at = self.room.now() + answer
 
     def _tell_state(self) -> None:
         """NATS went, or came back. The sweep tells everybody within a round, not all in one turn."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
+from typing import Any
 
 from gateway.core.hub import Hub
+from gateway.core.rights import Principal
 from gateway.transports.sweep import Sweep
 
 
@@ -24,10 +27,12 @@ class Room:
         random: for jitter.
         replica: this replica's name.
         readers_changed: called after a reader came or left.
+        revoked: whether a principal's token was revoked.
         upstream_up: whether NATS and the stream can be used.
         heartbeat_s, write_timeout_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors: settings.
         opened, closed, current: counts by (transport, route), (transport, reason), (transport, route).
         rejected: requests that became no connection, by reason.
+        tasks: what runs for connections besides the loop's callbacks: at most one each, rarely.
     """
 
     hub: Hub
@@ -36,6 +41,7 @@ class Room:
     random: Random
     replica: str
     readers_changed: Callable[[], None]
+    revoked: Callable[[Principal], bool]
     upstream_up: Callable[[], bool]
     heartbeat_s: float
     write_timeout_s: float
@@ -47,8 +53,16 @@ class Room:
     closed: Counter[tuple[str, str]] = field(default_factory=Counter)
     current: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: count[int] = field(default_factory=count)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something that a connection has to wait for: a token's keys, a service's answer."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
     def new_id(self) -> str:
         """A name for a connection, unique among all replicas."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
+
+import orjson
 
 from gateway.core import control, sse
 from gateway.core.closing import Closing
 from gateway.core.dialect import SSE, SSE_NAMED
+from gateway.core.guard import Entry, Guard
 from gateway.core.reader import Place, Reader
 from gateway.core.schedule import retry_ms
-from gateway.core.start import Start
-from gateway.core.subjects import Filter
 from gateway.transports.connection import Connection
 from gateway.transports.room import Room
 
@@ -22,29 +23,34 @@ class SseConnection(Connection):
     Args:
         room: what all connections share.
         route: the label of the route.
-        filters: what the client asked for and may have.
-        start: where it begins.
+        guard: whose it is; None: everybody's.
+        entry: what the client asked for and may have, and where it begins.
         named: whether events carry their type as a name.
+        headers: further headers of the response, each with its line end.
     """
 
-    __slots__ = ("_filters", "_reader", "_start")
+    __slots__ = ("_entry", "_headers", "_reader")
 
     transport_name = "sse"
 
-    def __init__(self, room: Room, route: str, filters: Sequence[Filter], start: Start, *, named: bool) -> None:
-        super().__init__(room, route, SSE_NAMED if named else SSE)
-        self._start = start
-        self._filters = filters
+    def __init__(
+        self, room: Room, route: str, guard: Guard | None, entry: Entry, *, named: bool, headers: bytes = b""
+    ) -> None:
+        super().__init__(room, route, SSE_NAMED if named else SSE, guard)
+        self._entry: Entry | None = entry
+        self._headers = headers
         self._reader: Reader | None = None
 
     def started(self) -> None:
+        entry, self._entry = self._entry, None
         assert self.transport is not None
+        assert entry is not None
         wait = sse.retry(retry_ms(self.room.random))
-        self.write(sse.RESPONSE_HEAD + b"\r\n" + sse.chunk(wait))
-        feed = self.room.hub.feeds.acquire(self._filters)
-        self._filters = ()
+        self.write(sse.RESPONSE_HEAD + self._headers + b"\r\n" + sse.chunk(wait))
+        self._headers = b""
+        feed = self.room.hub.feeds.acquire(entry.filters)
         # The hot path goes straight to the socket.
-        self._reader = Reader(feed, self.dialect, self, self.transport.write, self._start)
+        self._reader = Reader(feed, self.dialect, self, self.transport.write, entry.start, entry.opening)
         self.room.hub.join(self._reader)
         self.room.readers_changed()
 
@@ -56,7 +62,7 @@ class SseConnection(Connection):
         return {"replica": self.room.replica, "connection": self.id}
 
     def farewell(self, why: Closing) -> bytes:
-        return farewell(why, retry_ms(self.room.random)) + sse.LAST_CHUNK
+        return sse.chunk(farewell_block(why, retry_ms(self.room.random))) + sse.LAST_CHUNK
 
     def beat(self, now: float) -> None:
         reader = self._reader
@@ -74,6 +80,7 @@ class SseConnection(Connection):
         """An EventSource has nothing more to say: what comes is not kept."""
 
 
-def farewell(why: Closing, wait_ms: int) -> bytes:
-    """The chunk that ends a stream: when to come back (for EventSource itself), and why it ends (for the page)."""
-    return sse.chunk(sse.retry(wait_ms)) + SSE.control(None, control.closing(why, wait_ms), {})
+def farewell_block(why: Closing, wait_ms: int) -> bytes:
+    """What ends a stream: when to come back (for EventSource itself), and why it ends (for the page)."""
+    message = control.closing(why, wait_ms)
+    return sse.retry(wait_ms) + sse.block(b"natsgate.closing", orjson.dumps(message.fields), None)

@@ -6,7 +6,9 @@ Two kinds share it: `natsgate.v1` (ops and feeds) and raw (bare events of one ro
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import Protocol as Interface
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
@@ -15,7 +17,10 @@ from gateway.core import control, frames
 from gateway.core.closing import BY_PARSER_CODE, Closing
 from gateway.core.dialect import Dialect
 from gateway.core.errors import BadRequest, ClientError
-from gateway.core.reader import Place, Reader
+from gateway.core.guard import Entry, Guard
+from gateway.core.ops import Ref
+from gateway.core.reader import Opening, Place, Reader
+from gateway.core.rights import Principal
 from gateway.core.schedule import retry_ms
 from gateway.core.start import Start
 from gateway.core.subjects import Filter, feed_name
@@ -25,8 +30,24 @@ from gateway.transports.room import Room
 _SILENT = logging.getLogger("websockets.server")  # one logger for all: the parser makes none of its own
 
 
-UNREAD, UNSTORED = 1, 2
-"""Reasons not to read on: the client does not read our bytes; its messages are not stored yet."""
+UNREAD, UNSTORED, UNKNOWN = 1, 2, 4
+"""Reasons not to read on: the client does not read our bytes; its messages are not stored yet; we look at its token."""
+
+_BUSY = UNSTORED | UNKNOWN
+"""Those for which messages that were read already wait."""
+
+
+class Door(Interface):
+    """What lets a client of one path in."""
+
+    async def authenticate(self, token: str) -> Guard:
+        """Whose token it is. Raises `ClientError`."""
+
+    async def enter(self, guard: Guard) -> Entry:
+        """What the path serves to this client by itself. Raises `ClientError`."""
+
+    def allow(self, principal: Principal | None, subjects: tuple[str, ...]) -> list[Filter]:
+        """Turns filters as a client wrote them into filters that it may have. Raises `ClientError`."""
 
 
 class WebSocketConnection(Connection):
@@ -36,14 +57,33 @@ class WebSocketConnection(Connection):
         room: what all connections share.
         route: the label of the route.
         dialect: how it speaks.
+        guard: see `Connection`; with a principal of None, the client has to say who it is.
+        door: lets it in.
+        entry: what the path serves by itself; None until the client has said who it is.
     """
 
-    __slots__ = ("_errors", "_fragments", "_held", "_parser", "_pinged_at", "_waits_for_pong", "feeds")
+    __slots__ = (
+        "_backlog",
+        "_door",
+        "_entry",
+        "_errors",
+        "_fragments",
+        "_held",
+        "_parser",
+        "_pinged_at",
+        "_waits_for_pong",
+        "feeds",
+    )
 
     transport_name = "ws"
 
-    def __init__(self, room: Room, route: str, dialect: Dialect) -> None:
-        super().__init__(room, route, dialect)
+    def __init__(
+        self, room: Room, route: str, dialect: Dialect, guard: Guard | None, door: Door, entry: Entry | None
+    ) -> None:
+        super().__init__(room, route, dialect, guard)
+        self._door = door
+        self._entry = entry
+        self._backlog: deque[bytes] | None = None
         self.feeds: dict[str, Reader] = {}
         self._parser = Protocol(Side.SERVER, max_size=room.ws_max_message_bytes or None, logger=_SILENT)
         self._fragments: list[bytes] | None = None
@@ -66,9 +106,68 @@ class WebSocketConnection(Connection):
         """Tell the client what was wrong."""
         raise NotImplementedError
 
+    def entered(self, entry: Entry) -> None:
+        """The client may have what the path serves by itself."""
+        raise NotImplementedError
+
+    def authenticated(self, guard: Guard, ref: Ref) -> None:
+        """The client has said who it is, for the first time or anew: answer it."""
+        raise NotImplementedError
+
+    def turned_away(self, error: ClientError, ref: Ref) -> None:
+        """Its token was not taken: tell it."""
+        raise NotImplementedError
+
+    # Who it is
+
+    @property
+    def principal(self) -> Principal | None:
+        """Who the client is; None: it has not said."""
+        return None if self.guard is None else self.guard.principal
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the client needs to say no more."""
+        return self.guard is None or self.guard.principal is not None
+
+    def authenticate(self, token: str, ref: Ref) -> None:
+        """Look at a token that came in a message. What the client sent behind it waits."""
+        self.hold_reading(UNKNOWN, True)
+        self.room.spawn(self._authenticate(token, ref))
+
+    async def _authenticate(self, token: str, ref: Ref) -> None:
+        try:
+            guard = await self._door.authenticate(token)
+            entry = None if self.is_authenticated else await self._door.enter(guard)
+            if self.ending is None and self.transport is not None:
+                self._let_in(guard, entry, ref)
+        except ClientError as error:
+            if self.ending is None and self.transport is not None:
+                self.turned_away(error, ref)
+                if not self.is_authenticated:
+                    self.end(error.closing or Closing.UNAUTHORIZED)
+        finally:
+            self.release_reading(UNKNOWN)
+
+    def _let_in(self, guard: Guard, entry: Entry | None, ref: Ref) -> None:
+        before = self.guard
+        if entry is not None:
+            self.guard = guard
+            self.authenticated(guard, ref)
+            self.entered(entry)
+        elif before is None or before.principal is None or guard.principal is None:
+            self.authenticated(guard, ref)  # nobody has to say who they are
+        elif before.principal.sub != guard.principal.sub:
+            self.end(Closing.FORBIDDEN)  # a connection is one user's
+        else:
+            if before.ask is not None:
+                guard.ask_at = self.room.now()  # the service is to hear of the new token
+            self.guard = guard
+            self.authenticated(guard, ref)
+
     # Feeds
 
-    def subscribe(self, filters: Sequence[Filter], start: Start) -> None:
+    def subscribe(self, filters: Sequence[Filter], start: Start, opening: Opening | None = None) -> None:
         """Begin to serve a feed of these filters, at `start`.
 
         Raises:
@@ -80,7 +179,7 @@ class WebSocketConnection(Connection):
             raise BadRequest(f"The feed {name} is subscribed to already.", code="already_subscribed")
         self.subscribing(name)
         feed = self.room.hub.feeds.acquire(filters)
-        reader = Reader(feed, self.dialect, self, self.transport.write, start)
+        reader = Reader(feed, self.dialect, self, self.transport.write, start, opening)
         self.feeds[feed.name] = reader
         self.room.hub.join(reader)
         self.room.readers_changed()
@@ -133,6 +232,17 @@ class WebSocketConnection(Connection):
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
+
+    def release_reading(self, reason: int) -> None:
+        """Read on, beginning with what was read already and had to wait."""
+        self.hold_reading(reason, False)
+        while self._backlog and not self._held & _BUSY and self.takes_messages:
+            self.take(self._backlog.popleft())
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether what the client sent is still looked at."""
+        return self.ending is None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -191,6 +301,12 @@ class WebSocketConnection(Connection):
 
     def take(self, text: bytes) -> None:
         """Give a message to the kind of connection; what it cannot serve is told and counted."""
+        if self._held & _BUSY:
+            # Of one read: the next ones stay in the kernel.
+            if self._backlog is None:
+                self._backlog = deque()
+            self._backlog.append(text)
+            return
         try:
             self.message(text)
         except ClientError as error:
@@ -211,3 +327,16 @@ class WebSocketConnection(Connection):
         if self.transport is not None:
             self.write(last)
             self.transport.close()
+
+
+class TurnedAway(WebSocketConnection):
+    """A client that is accepted only to be told why it is not served: a page cannot see the status of a handshake."""
+
+    __slots__ = ("_why",)
+
+    def __init__(self, room: Room, route: str, dialect: Dialect, door: Door, why: Closing) -> None:
+        super().__init__(room, route, dialect, None, door, None)
+        self._why = why
+
+    def started(self) -> None:
+        self.end(self._why)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable
 
 import orjson
 
@@ -12,23 +11,27 @@ from gateway.core import frames
 from gateway.core.closing import Closing
 from gateway.core.dialect import RAW, RAW_WITH_CONTROL
 from gateway.core.envelope import BadEvent, check
-from gateway.core.errors import BadRequest, ClientError, UpstreamError
+from gateway.core.errors import BadRequest, ClientError, Unauthorized, UpstreamError
+from gateway.core.guard import Entry, Guard, Store
+from gateway.core.ops import Auth, Ref, parse_op
 from gateway.core.reader import Reader
-from gateway.core.start import Start
-from gateway.core.subjects import Filter
 from gateway.transports.room import Room
-from gateway.transports.ws import UNSTORED, WebSocketConnection
+from gateway.transports.ws import UNSTORED, Door, WebSocketConnection
 
 SUBPROTOCOL = "natsgate.raw.v1"
 
 MAX_UNSTORED = 32
 """Messages of one client that the stream has not confirmed yet; at that many, its socket is not read further."""
 
-Store = Callable[[str, bytes], Awaitable[object]]
-"""Stores a client's message: takes its `type` and its JSON. Raises `ClientError` or `UpstreamError`."""
-
-
-_FAULTS = (Closing.POLICY, Closing.BAD_DATA, Closing.PROTOCOL_ERROR, Closing.TOO_LARGE)
+_FAULTS = (
+    Closing.POLICY,
+    Closing.BAD_DATA,
+    Closing.PROTOCOL_ERROR,
+    Closing.TOO_LARGE,
+    Closing.FORBIDDEN,
+    Closing.REVOKED,
+    Closing.UNAUTHORIZED,
+)
 """Ends after which what the client sent before is not taken any more."""
 
 
@@ -36,28 +39,35 @@ class RawConnection(WebSocketConnection):
     """One raw client.
 
     Args:
-        room, route: see `Connection`.
-        filters: the route's feed; `start`: where it begins.
+        room, route, guard, door, entry: see `WebSocketConnection`.
         control: whether it gets control frames.
-        store: where its messages go; None: nowhere.
     """
 
-    __slots__ = ("_backlog", "_control", "_filters", "_start", "_store", "_tasks")
+    __slots__ = ("_control", "_store", "_tasks")
 
     def __init__(
-        self, room: Room, route: str, filters: Sequence[Filter], start: Start, *, control: bool, store: Store | None
+        self, room: Room, route: str, guard: Guard | None, door: Door, entry: Entry | None, *, control: bool
     ) -> None:
-        super().__init__(room, route, RAW_WITH_CONTROL if control else RAW)
-        self._filters = filters
-        self._start = start
+        super().__init__(room, route, RAW_WITH_CONTROL if control else RAW, guard, door, entry)
         self._control = control
-        self._store = store
-        self._backlog: deque[bytes] = deque()
+        self._store: Store | None = None
         self._tasks: set[asyncio.Task[None]] | None = None
 
     def started(self) -> None:
-        self.subscribe(self._filters, self._start)
-        self._filters = ()
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self.entered(entry)
+
+    def entered(self, entry: Entry) -> None:
+        self._store = entry.store
+        self.subscribe(entry.filters, entry.start, entry.opening)
+
+    def authenticated(self, guard: Guard, ref: Ref) -> None:
+        ends = None if guard.principal is None else guard.principal.expires_at
+        self._say("authenticated", expires_at=None if ends is None else int(ends))
+
+    def turned_away(self, error: ClientError, ref: Ref) -> None:
+        self.refuse(error)
 
     def gapped(self) -> None:
         self.end(Closing.GAP)  # bare events have no word for it
@@ -66,16 +76,20 @@ class RawConnection(WebSocketConnection):
         self.end(Closing.DONE)
 
     def message(self, text: bytes) -> None:
-        if self._tasks is not None and len(self._tasks) >= MAX_UNSTORED:
-            self._backlog.append(text)  # of one read: the next ones stay in the kernel
-            return
-        if self._store is None:
-            raise BadRequest("This route takes no messages.", code="not_accepted")
         try:
             payload, content = check(text)
         except BadEvent:
             raise BadRequest("The message is no JSON object.", code="bad_json") from None
         event_type = content.get("type")
+        if event_type is None and content.get("op") == "auth":
+            op = parse_op(text)
+            assert isinstance(op, Auth)
+            self.authenticate(op.token, op.ref)
+            return
+        if not self.is_authenticated:
+            raise Unauthorized('Say first who you are: {"op":"auth","token":"…"}.', reason="missing")
+        if self._store is None:
+            raise BadRequest("This route takes no messages.", code="not_accepted")
         if not isinstance(event_type, str) or not event_type:
             raise BadRequest("The message needs a type: a string that is not empty.", code="bad_request")
         # A task a message, not a connection; their number is bounded by not reading on.
@@ -98,12 +112,17 @@ class RawConnection(WebSocketConnection):
     def _settled(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None
         self._tasks.discard(task)
-        while self._backlog and len(self._tasks) < MAX_UNSTORED and self.ending not in _FAULTS:
-            self.take(self._backlog.popleft())
         if len(self._tasks) < MAX_UNSTORED:
-            self.hold_reading(UNSTORED, False)
+            self.release_reading(UNSTORED)
+
+    @property
+    def takes_messages(self) -> bool:
+        # What a client sent before it closed is stored, whoever it was then.
+        return self.ending not in _FAULTS and self.is_authenticated
 
     def refuse(self, error: ClientError) -> None:
+        self._say("error", code=error.code, message=error.detail)
+
+    def _say(self, name: str, **fields: object) -> None:
         if self._control and self.ending is None:
-            content = {"natsgate": "error", "code": error.code, "message": error.detail}
-            self.write(frames.text(orjson.dumps(content)))
+            self.write(frames.text(orjson.dumps({"natsgate": name, **fields})))

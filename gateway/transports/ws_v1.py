@@ -2,59 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from gateway.core.dialect import ENVELOPE
-from gateway.core.errors import BadRequest, ClientError
-from gateway.core.ops import BadOp, Op, Ping, Ref, Subscribe, Unsubscribe, error_reply, parse_op, reply
-from gateway.core.start import Start
-from gateway.core.subjects import Filter
+from gateway.core.errors import BadRequest, ClientError, Unauthorized
+from gateway.core.guard import Entry, Guard
+from gateway.core.ops import Auth, BadOp, Op, Ping, Ref, Subscribe, Unsubscribe, error_reply, parse_op, reply
+from gateway.core.subjects import feed_name
 from gateway.transports.room import Room
-from gateway.transports.ws import WebSocketConnection
+from gateway.transports.ws import Door, WebSocketConnection
 
 SUBPROTOCOL = "natsgate.v1"
-
-Allow = Callable[[tuple[str, ...]], list[Filter]]
-"""Turns filters as a client wrote them into filters that it may have. Raises `ClientError`."""
 
 
 class V1Connection(WebSocketConnection):
     """One `natsgate.v1` client.
 
     Args:
-        room, route: see `Connection`.
-        allow: checks filters against the client's rights.
-        first: the feed that a configured route begins with; empty for none; `start`: where it begins.
+        room, route, guard, door, entry: see `WebSocketConnection`.
         max_subscriptions: the most feeds at a time; 0 means no limit.
-        authenticated: whether the client has proved who it is.
     """
 
-    __slots__ = ("_allow", "_authenticated", "_first", "_max_subscriptions", "_ref", "_start")
+    __slots__ = ("_max_subscriptions", "_own_feed", "_ref")
 
     def __init__(
-        self,
-        room: Room,
-        route: str,
-        *,
-        allow: Allow,
-        first: Sequence[Filter],
-        start: Start,
-        max_subscriptions: int,
-        authenticated: bool,
+        self, room: Room, route: str, guard: Guard | None, door: Door, entry: Entry | None, *, max_subscriptions: int
     ) -> None:
-        super().__init__(room, route, ENVELOPE)
-        self._allow = allow
-        self._first = first
-        self._start = start
+        super().__init__(room, route, ENVELOPE, guard, door, entry)
         self._ref: Ref = None
+        self._own_feed = ""
         self._max_subscriptions = max_subscriptions
-        self._authenticated = authenticated
 
     def started(self) -> None:
-        self.write(reply("hello", connection=self.id, replica=self.room.replica, authenticated=self._authenticated))
-        if self._first:
-            self.subscribe(self._first, self._start)
-            self._first = ()
+        self.write(reply("hello", connection=self.id, replica=self.room.replica, authenticated=self.is_authenticated))
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self.entered(entry)
+
+    def entered(self, entry: Entry) -> None:
+        if entry.filters:
+            self._ref = None
+            self._own_feed = feed_name(entry.filters)
+            self.subscribe(entry.filters, entry.start, entry.opening)
+
+    def authenticated(self, guard: Guard, ref: Ref) -> None:
+        principal = guard.principal
+        ends = None if principal is None else principal.expires_at
+        self.write(reply("authenticated", ref=ref, expires_at=None if ends is None else int(ends)))
+        if principal is None:
+            return
+        for name, reader in list(self.feeds.items()):
+            # The feed that the path serves by itself is the path's to give.
+            if name != self._own_feed and not all(map(principal.may_subscribe, reader.feed.filters)):
+                self.unsubscribe(name)
+                message = f"The new token gives no right to subscribe to {name}; the feed has ended."
+                self.write(reply("error", ref=ref, code="forbidden", feed=name, message=message))
+
+    def turned_away(self, error: ClientError, ref: Ref) -> None:
+        self.write(error_reply(error, ref))
 
     def subscribing(self, name: str) -> None:
         self.write(reply("subscribed", ref=self._ref, feed=name))
@@ -72,6 +75,8 @@ class V1Connection(WebSocketConnection):
     def _answer(self, op: Op) -> None:
         match op:
             case Subscribe():
+                if not self.is_authenticated:
+                    raise Unauthorized('Say first who you are: {"op":"auth","ref":1,"token":"…"}.', reason="missing")
                 if self._max_subscriptions and len(self.feeds) >= self._max_subscriptions:
                     raise BadRequest(
                         f"This connection has {self._max_subscriptions} feeds, which is the most; unsubscribe one, "
@@ -79,11 +84,13 @@ class V1Connection(WebSocketConnection):
                         code="too_many_subscriptions",
                     )
                 self._ref = op.ref
-                self.subscribe(self._allow(op.subjects), op.start)
+                self.subscribe(self._door.allow(self.principal, op.subjects), op.start)
             case Unsubscribe():
                 if op.feed not in self.feeds:
                     raise BadRequest("There is no such feed on this connection.", code="not_subscribed")
                 self.unsubscribe(op.feed)
                 self.write(reply("unsubscribed", ref=op.ref, feed=op.feed))
+            case Auth():
+                self.authenticate(op.token, op.ref)
             case Ping():
                 self.write(reply("pong", ref=op.ref))

@@ -12,13 +12,14 @@ import asyncio
 from collections import Counter
 from typing import NamedTuple
 
+from gateway.core.closing import Closing
 from gateway.core.control import GapReason
 from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
 from gateway.core.event import Event
 from gateway.core.feed import Feed
 from gateway.core.hub import Hub
 from gateway.core.index import Topic
-from gateway.core.reader import AHEAD, OTHER_LIFE, UNPLACED, Place, Reader
+from gateway.core.reader import AHEAD, OTHER_LIFE, UNPLACED, Opening, Place, Reader
 from gateway.core.stream import StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.answers import Answers
@@ -86,6 +87,7 @@ class Replay:
         self._seldom = Seldom(asyncio.get_running_loop().time)
         self._waiting: set[Reader] = set()
         self._busy: set[Reader] = set()
+        self._asking: set[Reader] = set()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(JOBS)
         self.outcomes: Counter[str] = Counter()
@@ -101,13 +103,14 @@ class Replay:
         Cancellation: ends the jobs; their readers stay READING.
         """
         async with asyncio.TaskGroup() as jobs:
+            self._jobs = jobs
             while True:
                 await self._wake.wait()
                 await self._usable.wait()
                 await self._slots.acquire()
                 self._wake.clear()
                 # A reader is in one job at a time: one that stalled and came back waits until its job let it go.
-                readers = [reader for reader in self._waiting if reader not in self._busy]
+                readers = [reader for reader in self._waiting if reader not in self._busy | self._asking]
                 self._waiting.difference_update(readers)
                 readers = [reader for reader in readers if reader.place is Place.READING]
                 if readers:
@@ -120,10 +123,7 @@ class Replay:
         try:
             await self._serve(readers, self._hub.life)
         except UpstreamError as error:
-            self.outcomes["retried"] += len(readers)
-            held = self._seldom.due("replay")
-            if held is not None:
-                self._log.warning("replay_delayed", error=str(error), readers=len(readers), held_back=held)
+            self._delayed(readers, error)
             await asyncio.sleep(RETRY_S)
         except Exception as error:  # a fault of ours: said loudly, and tried again
             self._log.error("replay_failed", exc_info=error)
@@ -135,6 +135,12 @@ class Replay:
             self._waiting.update(reader for reader in readers if reader.place is Place.READING)
             if self._waiting:
                 self._wake.set()
+
+    def _delayed(self, readers: list[Reader], error: UpstreamError) -> None:
+        self.outcomes["retried"] += len(readers)
+        held = self._seldom.due("replay")
+        if held is not None:
+            self._log.warning("replay_delayed", error=str(error), readers=len(readers), held_back=held)
 
     async def _serve(self, readers: list[Reader], life: int) -> None:
         hub = self._hub
@@ -177,8 +183,13 @@ class Replay:
         if reader.start.until_head and not reader.until:
             reader.until = state.last
         if reader.shown is not None or (reader.start.snapshot and (missing is not None or cursor == UNPLACED)):
-            await self._show(reader, missing, answers, life)
-            await asyncio.sleep(0)
+            if reader.opening is None:
+                await self._show(reader, missing, answers, life)
+                await asyncio.sleep(0)
+            else:
+                # A service may take its time: in a task of its own, it holds up nobody else's.
+                self._asking.add(reader)
+                self._jobs.create_task(self._opened(reader, reader.opening, missing, life))
             return False
         if missing is not None:
             self.outcomes["gap"] += 1
@@ -186,6 +197,43 @@ class Replay:
         if reader.place is Place.READING and reader.cursor >= hub.log.base:
             hub.brought(reader, reader.cursor)
         return reader.place is Place.READING
+
+    async def _opened(self, reader: Reader, opening: Opening, missing: Missing | None, life: int) -> None:
+        try:
+            await self._open(reader, opening, missing, life)
+        except UpstreamError as error:
+            self._delayed([reader], error)
+            await asyncio.sleep(RETRY_S)
+        except Exception as error:  # a fault of ours: said loudly, and tried again
+            self._log.error("replay_failed", exc_info=error)
+            await asyncio.sleep(RETRY_S)
+        finally:
+            self._asking.discard(reader)
+            if reader.place is Place.READING:
+                self._waiting.add(reader)
+            if self._waiting:
+                self._wake.set()
+
+    async def _open(self, reader: Reader, opening: Opening, missing: Missing | None, life: int) -> None:
+        """Write what a service shows in place of a snapshot."""
+        hub = self._hub
+        initial = await opening.ask()
+        if life != hub.life or not hub.takes(reader):
+            return
+        if isinstance(initial, Closing):
+            reader.sink.end(initial)
+            return
+        if initial.incarnation != hub.log.incarnation:
+            raise UpstreamAway("the stream began anew")
+        if missing is not None:
+            self.outcomes["gap"] += 1
+            hub.gap(reader, missing.reason, initial.upto, snapshot=True)
+            if reader.place is not Place.READING:
+                return  # a connection that cannot go on with a gap has ended
+        events = self._events([Stored(0, b"", payload, b"") for payload in initial.events])
+        hub.show(reader, reader.dialect.snapshot(reader.feed, events) if events else b"", len(events))
+        self.outcomes["snapshot"] += 1
+        hub.shown(reader, initial.upto)
 
     async def _show(self, reader: Reader, missing: Missing | None, answers: Answers, life: int) -> None:
         """Write a snapshot, page by page, as long as the socket takes it; it goes on when the socket is free again."""

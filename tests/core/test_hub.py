@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
 from gateway.core.dialect import SSE
 from gateway.core.feed import Feeds
@@ -70,6 +71,9 @@ class Client:
 
     def gapped(self) -> None:
         """Clients of these tests go on."""
+
+    def end(self, why: Closing) -> None:
+        raise AssertionError(why)
 
     def failed(self) -> None:
         """Nothing is refused in these tests."""

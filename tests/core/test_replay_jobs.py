@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
 
+from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
 from gateway.core.dialect import SSE
 from gateway.core.feed import Feeds
@@ -74,6 +75,9 @@ class Client:
 
     def gapped(self) -> None:
         raise AssertionError("nothing is gone")
+
+    def end(self, why: Closing) -> None:
+        raise AssertionError(why)
 
     def failed(self) -> None:
         raise AssertionError("nothing is refused")

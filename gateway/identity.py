@@ -1,0 +1,98 @@
+"""Authentication as the settings describe it: keys, tokens, tickets, origins, put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from random import Random
+
+from gateway.auth.authenticator import Authenticator
+from gateway.auth.jose import BadKey, Key, public_key, secret_key
+from gateway.auth.jwks import Jwks
+from gateway.auth.keys import KeyRing
+from gateway.auth.tickets import Tickets
+from gateway.auth.tokens import Tokens
+from gateway.core.errors import ConfigError
+from gateway.core.origins import Origins
+from gateway.core.revoked import Revoked
+from gateway.logs import Logger
+from gateway.settings import Settings
+
+
+class Identity:
+    """Who is who, for one replica.
+
+    Args:
+        settings: all settings.
+        revoked: users whose older tokens are refused.
+        random: for jitter; `now`: monotonic seconds; `log`: for what goes wrong.
+
+    Attributes:
+        authenticator: says who is asking.
+        jwks: an issuer's keys, to be kept fresh by its `run`; None: there are none.
+
+    Raises:
+        ConfigError: a key cannot be read.
+    """
+
+    def __init__(
+        self, settings: Settings, revoked: Revoked, *, random: Random, now: Callable[[], float], log: Logger
+    ) -> None:
+        self.jwks: Jwks | None = None
+        tokens = ticket_secret = None
+        if settings.auth == "jwt":
+            if settings.jwks_url is not None:
+                self.jwks = Jwks(settings.jwks_url, random=random, log=log, changed=self._keys_changed, now=now)
+            tokens = Tokens(
+                KeyRing(_fixed_keys(settings), self.jwks),
+                issuer=settings.jwt_issuer,
+                audiences=settings.jwt_audience,
+                leeway_s=settings.jwt_leeway_s,
+                revoked=revoked,
+                now=time.time,
+            )
+            ticket_secret = settings.ticket_secret or settings.jwt_secret
+        self._tokens = tokens
+        self.authenticator = Authenticator(
+            tokens,
+            Tickets(
+                None if ticket_secret is None else ticket_secret.get_secret_value(), settings.ticket_ttl_s, time.time
+            ),
+            Origins(settings.allowed_origins),
+            access_token=settings.allow_access_token,
+        )
+
+    @property
+    def reasons(self) -> list[str]:
+        """What keeps tokens from being checked now; each with its mend."""
+        if self.jwks is None or not self.jwks.trouble:
+            return []
+        kept = "the keys fetched before are used" if self.jwks.loaded else "no token of theirs can be checked"
+        return [f"the issuer's keys cannot be fetched ({self.jwks.trouble}); {kept}; check NATSGATE_JWKS_URL"]
+
+    @property
+    def usable_once(self) -> bool:
+        """Whether tokens could be checked at some time since the start."""
+        return self.jwks is None or self.jwks.loaded
+
+    @property
+    def cached_bytes(self) -> int:
+        """What is remembered of verified tokens."""
+        return 0 if self._tokens is None else self._tokens.cache.bytes
+
+    def _keys_changed(self) -> None:
+        # A key that is gone proves nothing any more, not even what it proved a moment ago.
+        assert self._tokens is not None
+        self._tokens.cache.clear()
+
+
+def _fixed_keys(settings: Settings) -> list[Key]:
+    keys = []
+    if settings.jwt_secret is not None:
+        keys.append(secret_key(settings.jwt_secret.get_secret_value().encode("utf-8")))
+    if settings.jwt_public_key is not None:
+        try:
+            keys.append(public_key(settings.jwt_public_key))
+        except BadKey as error:
+            raise ConfigError(f"NATSGATE_JWT_PUBLIC_KEY: {error}") from None
+    return keys

@@ -1,0 +1,67 @@
+"""Replies: the answers of HTTP that are no stream. Errors are `application/problem+json` (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+
+from gateway.core import sse
+from gateway.core.closing import Closing
+from gateway.core.errors import ClientError, ComeBack, Unauthorized
+from gateway.transports.sse import farewell_block
+
+_SECURITY = {
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+"""An answer is data, never a page: nothing in it is to be run, framed, guessed at or kept, and no URL (which may hold a
+ticket) goes on to anybody else."""
+
+
+def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error answer."""
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return Response(
+        orjson.dumps(content), status, {**_SECURITY, **(headers or {})}, media_type="application/problem+json"
+    )
+
+
+def refusal(error: ClientError, connection: HTTPConnection, retry_ms: Callable[[], int]) -> Response:
+    """The answer to a request that cannot be served.
+
+    A browser's EventSource dies for good of any status but 200, so one that is to come again gets a stream that ends.
+    """
+    headers = {}
+    if isinstance(error, ComeBack):
+        wait_ms = retry_ms()
+        if sse.MEDIA_TYPE in connection.headers.get("accept", ""):
+            return ended_stream(error.why, wait_ms)
+        headers["retry-after"] = str(-(-wait_ms // 1000))
+    if isinstance(error, Unauthorized):
+        invalid = "" if error.reason == "missing" else ', error="invalid_token"'  # RFC 6750, section 3.1
+        headers["www-authenticate"] = f'Bearer realm="natsgate"{invalid}'
+    return problem(error.status, error.title, error.detail, headers)
+
+
+def ended_stream(why: Closing, wait_ms: int) -> Response:
+    """A whole event stream that says why there is none, and when to come back."""
+    headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no", "connection": "close"}
+    return Response(
+        farewell_block(why, wait_ms), 200, {**_SECURITY, **headers}, media_type=f"{sse.MEDIA_TYPE}; charset=utf-8"
+    )
+
+
+def json_reply(status: int, content: Mapping[str, Any]) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(content), status, _SECURITY, media_type="application/json")
+
+
+def metrics_reply(page: bytes) -> Response:
+    """The Prometheus text format."""
+    return Response(page, 200, _SECURITY, media_type="text/plain; version=0.0.4; charset=utf-8")
