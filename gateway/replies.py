@@ -52,9 +52,10 @@ def refusal(error: ClientError, connection: HTTPConnection, retry_ms: Callable[[
 def ended_stream(why: Closing, wait_ms: int) -> Response:
     """A whole event stream that says why there is none, and when to come back."""
     headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no", "connection": "close"}
-    return Response(
-        farewell_block(why, wait_ms), 200, {**_SECURITY, **headers}, media_type=f"{sse.MEDIA_TYPE}; charset=utf-8"
-    )
+    media_type = f"{sse.MEDIA_TYPE}; charset=utf-8"
+    stream = Response(farewell_block(why, wait_ms), 200, {**_SECURITY, **headers}, media_type=media_type)
+    del stream.headers["content-length"]  # chunked, as every other stream
+    return stream
 
 
 def json_reply(status: int, content: Mapping[str, Any]) -> Response:

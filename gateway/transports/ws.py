@@ -15,10 +15,10 @@ from websockets.protocol import Protocol, Side, State
 
 from gateway.core import control, frames
 from gateway.core.closing import BY_PARSER_CODE, Closing
-from gateway.core.dialect import Dialect
+from gateway.core.dialect import ENVELOPE, Dialect
 from gateway.core.errors import BadRequest, ClientError
 from gateway.core.guard import Entry, Guard
-from gateway.core.ops import Ref
+from gateway.core.ops import Ref, reply
 from gateway.core.reader import Opening, Place, Reader
 from gateway.core.rights import Principal
 from gateway.core.schedule import retry_ms
@@ -339,4 +339,6 @@ class TurnedAway(WebSocketConnection):
         self._why = why
 
     def started(self) -> None:
+        if self.dialect is ENVELOPE:
+            self.write(reply("hello", connection=self.id, replica=self.room.replica, authenticated=False))
         self.end(self._why)

@@ -54,7 +54,13 @@ def fetch(
 
 
 async def fetch_async(
-    host: str, port: int, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None
+    host: str,
+    port: int,
+    path: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
 ) -> HttpReply:
     """`fetch` in a thread."""
-    return await asyncio.to_thread(fetch, host, port, path, method=method, headers=headers)
+    return await asyncio.to_thread(fetch, host, port, path, method=method, headers=headers, body=body)

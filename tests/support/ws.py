@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Close
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
 PATIENCE_S = 10.0
 Op = dict[str, Any]
@@ -99,12 +99,16 @@ async def ws_client(
     subprotocols: Sequence[str] = ("natsgate.v1",),
     hello: bool = True,
     compression: str | None = "deflate",
+    headers: Mapping[str, str] | None = None,
+    origin: str | None = None,
 ) -> AsyncIterator[WsClient]:
     """Connect; with `hello` the first frame has to be that op and is taken."""
     async with connect(
         ws_url + path,
         subprotocols=[Subprotocol(name) for name in subprotocols] or None,
         compression=compression,
+        additional_headers=headers,
+        origin=None if origin is None else Origin(origin),
         max_size=None,
         open_timeout=PATIENCE_S,
         close_timeout=PATIENCE_S,
