@@ -293,7 +293,7 @@ def dev(listen: str, nats_port: int, nats_server: str | None, samples: bool, fre
     """An own nats-server, the stream, a gateway and sample events on this machine. Ctrl-C ends all of it."""
     from gateway.dev import ChildEnded, Dev
 
-    address = _settings(None, listen=listen, auth="none", insecure=False).listen
+    address = _settings(None, listen=listen, auth="none", insecure=False).listen  # its own settings come later
     if not address.port:
         _die(EXIT_WRONG, "--listen: give a port; dev tells you the URL to open")
     run = Dev(address.host, address.port, nats_port, nats_server=nats_server, samples=samples, say=click.echo)

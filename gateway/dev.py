@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,15 +23,36 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+from gateway.commands.token import mint
 from gateway.core.errors import ConfigError, GatewayError
+from gateway.settings import load_settings
 
 STATE = Path(".natsgate")
 """Everything that a run leaves: the stream's store (kept between runs), logs, the routes."""
 
+SECRET = STATE / "jwt_secret"
+"""What dev's tokens are signed with; kept, so that a token outlives a restart."""
+
+TOKEN_TTL_S = 30 * 86400.0
 START_S = 20.0
 STOP_S = 2.3
 NATS_STOP_S = 0.4
 _PR_SET_PDEATHSIG = 1
+_NOT_DEVS = tuple(
+    f"NATSGATE_{name}"
+    for name in (
+        "NATS_CREDS",
+        "NATS_NKEY",
+        "NATS_USER",
+        "NATS_PASSWORD",
+        "NATS_TOKEN",
+        "JWT_",
+        "JWKS_",
+        "TICKET_",
+        "TOKEN",
+    )
+)
+"""Settings of the user's environment that speak of another NATS and of other tokens than dev's own."""
 
 ROUTES = """\
 # Written by `natsgate dev` at each start: the routes of its sample systems.
@@ -90,6 +112,7 @@ class Dev:
         self._samples = samples
         self._say = say
         self._signalled = False
+        self._token = ""
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._lock: int | None = None
 
@@ -137,6 +160,7 @@ class Dev:
         _require_free("127.0.0.1", self._nats_port, "nats-server", "--nats-port")
         _require_free(self._host, self._port, "the gateway", "--listen")
         (STATE / "routes.toml").write_text(ROUTES, "utf-8")
+        self._token = _token()
         nats = [binary, "-js", "-sd", str(STATE / "nats"), "-a", "127.0.0.1", "-p", str(self._nats_port)]
         self._spawn("nats-server", nats, output=STATE / "nats-server.log")
         self._wait(lambda: _accepts("127.0.0.1", self._nats_port), START_S, "nats-server does not accept connections")
@@ -167,11 +191,13 @@ class Dev:
     def _environment(self) -> dict[str, str]:
         given = dict(os.environ)
         given.setdefault("NATSGATE_LOG_LEVEL", "warning")
-        for name in ("NATSGATE_NATS_CREDS", "NATSGATE_NATS_USER", "NATSGATE_NATS_PASSWORD", "NATSGATE_NATS_TOKEN"):
-            given.pop(name, None)
+        for name in [name for name in given if name.startswith(_NOT_DEVS)]:
+            del given[name]
         return given | {
             "NATSGATE_NATS_URL": self._nats_url,
-            "NATSGATE_AUTH": "none",
+            "NATSGATE_AUTH": "jwt",
+            "NATSGATE_JWT_SECRET_FILE": str(SECRET),
+            "NATSGATE_ALLOW_ACCESS_TOKEN": "true",
             "NATSGATE_LISTEN": f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}",
             "PYTHONUNBUFFERED": "1",
         }
@@ -224,20 +250,27 @@ class Dev:
 
     def _welcome(self) -> None:
         url = f"http://{self._host}:{self._port}"
+        bearer = '-H "Authorization: Bearer $NATSGATE_TOKEN"'
         self._say(
             "\n".join(
                 (
                     "",
                     f"natsgate is up: NATS at {self._nats_url}, the gateway at {url}, state in {STATE}/",
                     "",
-                    "Watch everything that happens to repositories (open it, or paste it):",
-                    f"  {url}/events?subject=repo.>",
-                    f"  curl -N '{url}/events?subject=repo.>'",
+                    "Watch everything that happens to repositories (paste it):",
+                    f"  curl -N -H 'Authorization: Bearer {self._token}' '{url}/events?subject=repo.>'",
+                    "",
+                    f"Its token, for a month and for everything (more of them: NATSGATE_JWT_SECRET_FILE={SECRET} "
+                    "natsgate token --sub …):",
+                    f"  export NATSGATE_TOKEN={self._token}",
                     "",
                     "More of it:",
-                    f"  curl -N '{url}/events?subject=task.*.progress&subject=user.>&named=true'",
-                    f"  curl -N '{url}/api/repositories/1/events'",
-                    f"  ws://{self._host}:{self._port}/ws                        (subprotocol natsgate.v1)",
+                    f"  curl -N {bearer} '{url}/events?subject=task.*.progress&subject=user.>&named=true'",
+                    f"  curl -N {bearer} {url}/api/repositories/1/events",
+                    f"  natsgate tail --url {url} 'repo.>'                (takes NATSGATE_TOKEN)",
+                    f"  {url}/events?subject=repo.>&access_token=…        (for a browser's address bar)",
+                    f"  ws://{self._host}:{self._port}/ws                        (subprotocol natsgate.v1; first "
+                    'message {"op":"auth","ref":1,"token":"…"})',
                     f"  ws://{self._host}:{self._port}/api/projects/1/ws         (bare events)",
                     "",
                     "Publish one yourself, from any NATS client:",
@@ -259,6 +292,17 @@ class Dev:
             _end_all([nats], NATS_STOP_S)
         if self._lock is not None:
             os.close(self._lock)
+
+
+def _token() -> str:
+    """A token for everything, signed with a secret that is made when there is none."""
+    if not SECRET.exists():
+        made = SECRET.with_suffix(".new")
+        made.touch(mode=0o600)
+        made.write_text(secrets.token_urlsafe(48) + "\n", "ascii")
+        made.rename(SECRET)  # whole or not at all, whenever Ctrl-C comes
+    settings = load_settings({"NATSGATE_JWT_SECRET_FILE": str(SECRET)})
+    return mint(settings, sub="dev", subscribe=[">"], publish=[">"], ttl_s=TOKEN_TTL_S)
 
 
 def _end_all(children: list[subprocess.Popen[bytes]], limit_s: float) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from tests.support.dev import Dev
 from tests.support.eventually import wait_until
 from tests.support.ports import free_port, taken_port
 from tests.support.sse import SseClient
+from tests.support.tokens import bearer
 from tests.support.ws import ws_client
 
 SAMPLE_TYPES = {"repo.status_changed", "task.status_changed", "doc.created", "task.progress", "log.append"}
@@ -29,6 +33,16 @@ def ready(dev: Dev) -> None:
     wait_until(dev.is_ready, "natsgate dev serves", timeout_s=20)
 
 
+def dev_events(url: str, headers: dict[str, str]) -> int:
+    """The status of a request for a stream; its first bytes have come."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            assert answer.readline().startswith(b"retry: ")
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def gone(dev: Dev) -> None:
     """It ended within 3 s of now, no process is left, and nothing lies outside `.natsgate/`."""
     code = dev.wait(timeout_s=3)
@@ -42,7 +56,9 @@ async def test_the_sample_events_reach_a_browser(dev: Dev) -> None:
     """All five event types of the analysed repository arrive over SSE, and a board's over WebSocket."""
     with dev:
         await asyncio.to_thread(ready, dev)
-        async with SseClient(dev.url, "repo.>") as sse, ws_client(f"ws://127.0.0.1:{dev.port}") as ws:
+        headers = bearer(await asyncio.to_thread(lambda: dev.token))
+        ws_url = f"ws://127.0.0.1:{dev.port}"
+        async with SseClient(dev.url, "repo.>", headers=headers) as sse, ws_client(ws_url, headers=headers) as ws:
             await sse.ready()
             await ws.subscribe("project.>")
             seen: set[str] = set()
@@ -57,12 +73,17 @@ async def test_the_sample_events_reach_a_browser(dev: Dev) -> None:
 
 
 def test_the_screen_shows_urls_and_a_curl_line(dev: Dev) -> None:
-    """What to do next is on the screen: the address and a `curl -N` line ready to paste."""
+    """What to do next is on the screen: the address and a `curl -N` line ready to paste, which works."""
     with dev:
         ready(dev)
         wait_until(lambda: "curl -N" in dev.output, "a curl line on the screen")
         (line,) = [line for line in dev.output.splitlines() if "curl -N" in line][:1]
         assert f"{dev.url}/" in line
+        words = shlex.split(line)
+        assert words[:2] == ["curl", "-N"]
+        headers = dict([words[words.index("-H") + 1].split(": ", 1)])
+        assert dev_events(words[-1], headers) == 200
+        assert dev_events(words[-1], {}) == 401
         dev.interrupt()
         gone(dev)
 
@@ -125,7 +146,8 @@ def test_state_is_kept_until_fresh_forgets_it(tmp_path: Path) -> None:
     """A second run goes on with the stream of the first; `--fresh` begins anew."""
 
     async def incarnation(dev: Dev) -> str:
-        async with SseClient(dev.url, "repo.>") as sse:
+        headers = bearer(await asyncio.to_thread(lambda: dev.token))
+        async with SseClient(dev.url, "repo.>", headers=headers) as sse:
             return str((await sse.ready()).json()["cursor"]).rpartition("-")[0]
 
     incarnations = []
@@ -137,6 +159,24 @@ def test_state_is_kept_until_fresh_forgets_it(tmp_path: Path) -> None:
             gone(dev)
     assert incarnations[0] == incarnations[1]
     assert incarnations[1] != incarnations[2]
+
+
+def test_its_secret_is_its_users_alone(dev: Dev) -> None:
+    """The secret that signs its tokens lies in `.natsgate/`, readable by nobody else, and is no process's argument; a
+    token of the first run opens the second."""
+    with dev:
+        ready(dev)
+        token = dev.token
+        secret = dev.folder / ".natsgate" / "jwt_secret"
+        assert secret.stat().st_mode & 0o077 == 0
+        assert not any(secret.read_text().strip() in command for command in dev.processes().values())
+        dev.interrupt()
+        gone(dev)
+    with Dev(dev.folder, dev.folder.parent / "again") as again:
+        ready(again)
+        assert dev_events(f"{again.url}/events?subject=repo.1.x", bearer(token)) == 200
+        again.interrupt()
+        gone(again)
 
 
 def test_a_second_dev_in_the_same_folder_is_refused(dev: Dev, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.command import NATSGATE, environment
+from tests.support.eventually import wait_until
 from tests.support.http_reply import fetch
 from tests.support.ports import free_port
 
@@ -51,6 +53,15 @@ class Dev:
     def output(self) -> str:
         """Everything it has printed so far, to stdout and stderr."""
         return self._output.read_text()
+
+    @property
+    def token(self) -> str:
+        """The token on its screen."""
+        return wait_until(self._shown_token, "a token is on the screen")
+
+    def _shown_token(self) -> str | None:
+        shown = re.search(r"export NATSGATE_TOKEN=(\S+)\n", self.output)
+        return None if shown is None else shown[1]
 
     def start(self) -> None:
         for folder in (self.folder, self.home, self.temporary):
