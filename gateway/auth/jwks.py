@@ -69,11 +69,14 @@ class Jwks:
         self.loaded = False
         self.trouble = "not fetched yet"
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     async def run(self) -> None:
         """Keep the keys fresh until cancelled."""
         waits = backoff(self._random, RETRY_FIRST_S, RETRY_MOST_S)
         while True:
-            await self._refresh()
+            await self.refresh()
             if self.trouble:
                 await asyncio.sleep(next(waits))
             else:
@@ -91,7 +94,7 @@ class Jwks:
             return keys
         if self._fetching is not None or self._now() - self._asked_at >= FLOOR_S:
             self._asked_at = self._now()
-            await self._refresh()
+            await self.refresh()
             keys = self._fitting(algorithm, kid)
         if not keys and self.trouble:
             raise ComeBack("The keys of the token's issuer cannot be fetched now; come again.")
@@ -100,7 +103,8 @@ class Jwks:
     def _fitting(self, algorithm: str, kid: str | None) -> list[Key]:
         return [key for key in self._keys if key.fits(algorithm, kid)]
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Fetch the keys now; `trouble` says how it went. Those who ask at the same time share one fetch."""
         if self._fetching is None:
             self._fetching = asyncio.create_task(self._fetch())
         # Shielded: whoever waits may go, the others still want it.

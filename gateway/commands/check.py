@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import orjson
 
+from gateway.commands.auth_findings import look_at_keys
 from gateway.commands.finding import Finding, fine, note, problem
 from gateway.commands.nats_session import NotPermitted, Session, open_session, without_login
 from gateway.commands.outcome import NatsNotReached
@@ -30,7 +31,8 @@ async def check(settings: Settings) -> tuple[list[Finding], bool]:
             "settings",
             f"stream {settings.stream}, roots {' '.join(settings.roots)}, live prefix {settings.live_prefix}, "
             f"{len(settings.route)} routes, auth {settings.auth}",
-        )
+        ),
+        *await look_at_keys(settings),
     ]
     try:
         async with open_session(settings) as session:

@@ -165,3 +165,20 @@ async def test_a_server_without_jetstream_is_told(own: OwnStream, tmp_path: Any)
         done = await asyncio.to_thread(natsgate, "check", settings=settings)
     assert done.returncode == 2, done
     assert "JetStream is not enabled" in done.stdout
+
+
+async def test_keys_that_cannot_be_used_are_named(own: OwnStream) -> None:
+    """A key that is none, and an issuer that does not answer: problems with their mends, beside the rest."""
+    await own.ok("provision")
+    keys = {"AUTH": "jwt", "JWT_PUBLIC_KEY": "-----BEGIN PRIVATE KEY-----"}
+    code, found = await own.findings(**keys)
+    assert code == 2
+    assert "NATSGATE_JWT_PUBLIC_KEY" in problems(found)
+    assert "public" in problems(found)
+    code, found = await own.findings(AUTH="jwt", JWKS_URL="http://127.0.0.1:9/keys")
+    assert code == 2
+    assert "http://127.0.0.1:9/keys" in problems(found)
+    assert any(each["about"] == "stream" for each in found)
+    code, found = await own.findings(AUTH="jwt", JWT_SECRET="x" * 32)
+    assert code == 0, found
+    assert any("JWT_SECRET" in each["text"] for each in found if each["about"] == "auth")
