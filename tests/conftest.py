@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from tests.support.command import natsgate
 from tests.support.gateway import Gateway
 from tests.support.nats_server import NatsServer
+from tests.support.tokens import SECRET
 
 
 def provision(nats_url: str, **settings: object) -> None:
@@ -35,6 +36,15 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 def gateway(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A ready gateway with default settings, shared by all tests."""
     with Gateway(tmp_path_factory.mktemp("gateway"), nats_server.url) as running:
+        running.wait_ready()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A ready gateway with AUTH=jwt and SECRET, shared by all tests."""
+    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET}
+    with Gateway(tmp_path_factory.mktemp("guarded"), nats_server.url, settings) as running:
         running.wait_ready()
         yield running
 

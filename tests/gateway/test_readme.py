@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from gateway.settings import load_settings
 from tests.readme import README, written
 from tests.support.gateway import Gateway
 from tests.support.tcp import TcpStream
+from tests.support.tokens import sign
 from tests.support.ws import WsClient, ws_client
 
 PAGE = README.read_text("utf-8")
@@ -20,6 +23,13 @@ ANY = "…"
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{re.escape(language)}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def with_token(example: str) -> str:
+    """An example with a token where the page shows none: the one whose claims the page shows, but for its end."""
+    (claims,) = blocks("json")
+    token = sign(json.loads(claims) | {"exp": int(time.time()) + 600})
+    return example.replace("Bearer …", f"Bearer {token}").replace('"token":"…"', f'"token":"{token}"')
 
 
 def fits(pattern: str, text: str) -> bool:
@@ -52,6 +62,14 @@ async def test_the_websocket_example_runs_as_it_stands(gateway: Gateway, nc: Cli
             await ws_line(ws, nc, line)
 
 
+@pytest.mark.parametrize("example", blocks("natsgate.v1 jwt"))
+async def test_the_websocket_example_with_a_token_runs(guarded: Gateway, nc: Client, example: str) -> None:
+    """The same where clients have to say who they are."""
+    async with ws_client(guarded.ws_url, hello=False) as ws:
+        for line in with_token(example).splitlines():
+            await ws_line(ws, nc, line)
+
+
 async def ws_line(ws: WsClient, nc: Client, line: str) -> None:
     mark, _, rest = line.partition(" ")
     if mark == ">":
@@ -67,9 +85,21 @@ async def ws_line(ws: WsClient, nc: Client, line: str) -> None:
 @pytest.mark.parametrize("example", blocks("http"))
 async def test_the_sse_example_runs_as_it_stands(gateway: Gateway, nc: Client, example: str) -> None:
     """Each request that the page shows brings the lines that it shows, on the wire."""
+    await sse_example(gateway, nc, example)
+
+
+@pytest.mark.parametrize("example", blocks("http jwt"))
+async def test_the_sse_example_with_a_token_runs(guarded: Gateway, nc: Client, example: str) -> None:
+    """The same where clients have to say who they are."""
+    await sse_example(guarded, nc, with_token(example))
+
+
+async def sse_example(gateway: Gateway, nc: Client, example: str) -> None:
     request, _, rest = example.partition("\n\n")
+    line, *headers = request.splitlines()
     async with TcpStream(gateway.host, gateway.port) as tcp:
-        await tcp.send(f"{request.replace('>', '%3E')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        lines = [f"{line.replace('>', '%3E')} HTTP/1.1", "Host: x", *headers, "", ""]
+        await tcp.send("\r\n".join(lines).encode())
         head = await tcp.read_until(b"\r\n\r\n")
         for part in re.split(r"^(>>> .*)\n", rest, flags=re.MULTILINE):
             if part.startswith(">>> "):
