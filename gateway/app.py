@@ -16,12 +16,15 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.auth import Authenticator
-from gateway.core.errors import BadRequest, ClientError, NotFound
+from gateway.core import dialect
+from gateway.core.errors import BadRequest, ClientError, ComeBack, NotFound
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import SUB, RouteSpec
+from gateway.core.schedule import retry_ms
 from gateway.core.start import NOW
 from gateway.core.subjects import Filter
+from gateway.refusal import ended_stream, wants_stream
 from gateway.settings import Settings
 from gateway.transports.connection import Connection
 from gateway.transports.http_server import DETACH
@@ -30,6 +33,7 @@ from gateway.transports.sse import SseConnection
 from gateway.transports.ws import WebSocketConnection
 from gateway.transports.ws_raw import SUBPROTOCOL as RAW
 from gateway.transports.ws_raw import RawConnection
+from gateway.transports.ws_refused import RefusedConnection
 from gateway.transports.ws_v1 import SUBPROTOCOL as V1
 from gateway.transports.ws_v1 import V1Connection
 from publishers.wire import encode_id
@@ -85,17 +89,7 @@ class App:
 
     def asgi(self) -> Starlette:
         """The application, ready for a server."""
-        routes: list[BaseRoute] = [
-            Route("/events", self._events, methods=["GET"]),
-            WebSocketRoute("/ws", self._ws),
-            Route("/livez", self._livez, methods=["GET"]),
-            Route("/readyz", self._readyz, methods=["GET"]),
-        ]
-        if self._health.metrics is not None:
-            routes.append(Route("/metrics", self._metrics, methods=["GET"]))
-        routes += [ConfiguredRoute(spec, self) for spec in self._settings.route]
         app = Starlette(
-            routes=routes,
             exception_handlers={
                 ClientError: self._client_error,
                 HTTPException: self._http_error,
@@ -104,7 +98,25 @@ class App:
         )
         app.router.redirect_slashes = False
         app.router.default = self._nowhere
+        self._router = app.router
+        self._route()
         return app
+
+    def reloaded(self, settings: Settings) -> None:
+        """Serve by these settings from now on. What is served already goes on as it began."""
+        self._settings = settings
+        self._route()
+
+    def _route(self) -> None:
+        routes: list[BaseRoute] = [
+            Route("/events", self._events, methods=["GET"]),
+            WebSocketRoute("/ws", self._ws),
+            Route("/livez", self._livez, methods=["GET"]),
+            Route("/readyz", self._readyz, methods=["GET"]),
+        ]
+        if self._health.metrics is not None:
+            routes.append(Route("/metrics", self._metrics, methods=["GET"]))
+        self._router.routes = [*routes, *(ConfiguredRoute(spec, self) for spec in self._settings.route)]
 
     @staticmethod
     def metrics_only(page: Callable[[], bytes]) -> Starlette:
@@ -132,6 +144,7 @@ class App:
                 505,
                 "A stream needs HTTP/1.1. Behind nginx: proxy_http_version 1.1; proxy_set_header Connection ''.",
             )
+        self._room.admit()
         query = parse_query(
             request.query_params.multi_items(),
             last_event_id=request.headers.get("last-event-id"),
@@ -148,14 +161,28 @@ class App:
         try:
             connection, subprotocol = self._websocket(websocket, label, spec, parameters)
         except ClientError as error:
-            await self.deny(websocket, error)
+            await self.refuse(websocket, label, spec, error)
             return
         await websocket.accept(subprotocol=subprotocol)
         detach(websocket.scope, connection)
 
+    async def refuse(self, websocket: WebSocket, label: str, spec: RouteSpec | None, error: ClientError) -> None:
+        """Refuse a handshake: with a status, or, where a page is to learn why, by accepting it and closing at once."""
+        if error.closing is None:
+            await self.deny(websocket, error)
+            return
+        self._room.reject(error.code)
+        ours = V1
+        speech: dialect.Dialect = dialect.ENVELOPE
+        if spec is not None and spec.framing == "raw":
+            control = parse_query(websocket.query_params.multi_items()).control
+            ours, speech = RAW, dialect.RAW_WITH_CONTROL if control else dialect.RAW
+        await websocket.accept(subprotocol=ours if ours in websocket.scope["subprotocols"] else None)
+        detach(websocket.scope, RefusedConnection(self._room, label, speech, error.closing))
+
     async def deny(self, websocket: WebSocket, error: ClientError) -> None:
         """Refuse a handshake with a status."""
-        self._room.rejected[error.code] += 1
+        self._room.reject(error.code)
         await websocket.send_denial_response(problem(error.status, error.title, error.detail))
 
     def _websocket(
@@ -167,6 +194,7 @@ class App:
         if spec is not None and spec.framing == "raw":
             if offered and RAW not in offered:
                 raise BadRequest(f"This route speaks {RAW}; offer that subprotocol, or none.")
+            self._room.admit()
             filters = self._filters(principal, spec, parameters, query)
             store = self._storing(spec, self._known(principal, parameters)) if spec.publish is not None else None
             connection = RawConnection(self._room, label, filters, query.start, control=query.control, store=store)
@@ -179,6 +207,7 @@ class App:
             )
         if query.start.until_head:
             raise BadRequest("until=head is for Server-Sent Events and raw WebSocket routes.")
+        self._room.admit()
 
         def allow(subjects: tuple[str, ...]) -> list[Filter]:
             return self._allow(principal, subjects)
@@ -205,14 +234,19 @@ class App:
 
     async def _client_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, ClientError)
-        self._room.rejected[error.code] += 1
-        return problem(error.status, error.title, error.detail)
+        self._room.reject(error.code)
+        if not isinstance(error, ComeBack):
+            return problem(error.status, error.title, error.detail)
+        wait_ms = retry_ms(self._room.random, error.why)
+        if wants_stream(connection.headers.getlist("accept")):
+            return ended_stream(error.why, wait_ms)
+        return problem(error.status, error.title, error.detail, {"Retry-After": str(-(-wait_ms // 1000))})
 
     async def _http_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = error.status_code
         reason, title, detail = _HTTP_ERRORS.get(status, ("bad_request", "Error", error.detail))
-        self._room.rejected[reason] += 1
+        self._room.reject(reason)
         return problem(status, title, detail or error.detail, dict(error.headers) if error.headers else None)
 
     # Rights

@@ -172,6 +172,8 @@ class Dev:
         return given | {
             "NATSGATE_NATS_URL": self._nats_url,
             "NATSGATE_AUTH": "none",
+            "NATSGATE_DRAIN_DELAY_S": "0",  # nobody else takes over what is served here
+            "NATSGATE_DRAIN_S": "0",
             "NATSGATE_LISTEN": f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}",
             "PYTHONUNBUFFERED": "1",
         }

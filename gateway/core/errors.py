@@ -5,7 +5,8 @@ GatewayError
 │   ├── BadRequest         400: malformed (filter, cursor, query, op); `mend` says what would work
 │   ├── Forbidden          403: understood, not allowed
 │   ├── NotFound           404: no such route
-│   └── Unprocessable      422: well-formed, but a needed field is missing
+│   ├── Unprocessable      422: well-formed, but a needed field is missing
+│   └── ComeBack           503: not now; the client is to come again
 ├── UpstreamError          NATS is away, slow, or answered with an error; retried by us
 │   ├── UpstreamAway       no connection, no responder or no answer in time
 │   └── UpstreamRefused    the server answered with an error: `code` and `description` are its own
@@ -13,6 +14,8 @@ GatewayError
 """
 
 from __future__ import annotations
+
+from gateway.core.closing import Closing
 
 
 class GatewayError(Exception):
@@ -26,11 +29,14 @@ class ClientError(GatewayError):
         status: the HTTP status (RFC 9110) of the answer.
         code: the short stable name used in WebSocket `error` frames.
         detail: one sentence: what is wrong, where, and how to mend it.
+        closing: how a WebSocket learns of it, since a page cannot see the status of a handshake: it is accepted, then
+            closed with this. None: the handshake itself is refused.
     """
 
     status = 400
     code = "bad_request"
     title = "Bad Request"
+    closing: Closing | None = None
 
     def __init__(self, detail: str, *, code: str | None = None) -> None:
         super().__init__(detail)
@@ -65,6 +71,23 @@ class Unprocessable(ClientError):
     status = 422
     code = "unprocessable"
     title = "Unprocessable Content"
+
+
+class ComeBack(ClientError):
+    """It cannot be served now; the client is to come again. An EventSource dies of any status but 200, so it is
+    answered with a stream that ends at once.
+
+    Attributes:
+        why: the reason, as in `natsgate.closing`.
+    """
+
+    status = 503
+    title = "Service Unavailable"
+
+    def __init__(self, detail: str, *, why: Closing = Closing.OVERLOADED) -> None:
+        super().__init__(detail, code=why.reason)
+        self.why = why
+        self.closing = why
 
 
 class UpstreamError(GatewayError):

@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from itertools import count
 from random import Random
 
+from gateway.core.closing import Closing
+from gateway.core.errors import ComeBack
 from gateway.core.hub import Hub
+from gateway.transports.journal import Journal
 from gateway.transports.sweep import Sweep
 
 
@@ -25,9 +28,13 @@ class Room:
         replica: this replica's name.
         readers_changed: called after a reader came or left.
         upstream_up: whether NATS and the stream can be used.
-        heartbeat_s, write_timeout_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors: settings.
+        journal: tells the log who came and went.
+        heartbeat_s, write_timeout_s, max_age_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors:
+            settings; they may change while it is open.
+        leaving: whether everybody is being sent to another replica.
         opened, closed, current: counts by (transport, route), (transport, reason), (transport, route).
         rejected: requests that became no connection, by reason.
+        published: events of clients, by (way, outcome).
     """
 
     hub: Hub
@@ -37,19 +44,37 @@ class Room:
     replica: str
     readers_changed: Callable[[], None]
     upstream_up: Callable[[], bool]
+    journal: Journal
     heartbeat_s: float
     write_timeout_s: float
+    max_age_s: float
     ws_ping_s: float
     ws_pong_timeout_s: float
     ws_max_message_bytes: int
     ws_max_errors: int
+    leaving: bool = False
     opened: Counter[tuple[str, str]] = field(default_factory=Counter)
     closed: Counter[tuple[str, str]] = field(default_factory=Counter)
     current: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
+    published: Counter[tuple[str, str]] = field(default_factory=Counter)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: count[int] = field(default_factory=count)
 
     def new_id(self) -> str:
         """A name for a connection, unique among all replicas."""
         return f"{self._prefix}-{next(self._numbers):x}"
+
+    def admit(self) -> None:
+        """Check that one more connection is welcome.
+
+        Raises:
+            ComeBack: not now.
+        """
+        if self.leaving:
+            raise ComeBack("This replica is about to end; another one will take you.", why=Closing.DRAINING)
+
+    def reject(self, reason: str) -> None:
+        """Count a request that becomes no connection. Reasons come from a closed set."""
+        self.rejected[reason] += 1
+        self.journal.rejected(reason)

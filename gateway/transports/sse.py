@@ -56,7 +56,7 @@ class SseConnection(Connection):
         return {"replica": self.room.replica, "connection": self.id}
 
     def farewell(self, why: Closing) -> bytes:
-        return farewell(why, retry_ms(self.room.random)) + sse.LAST_CHUNK
+        return farewell(why, retry_ms(self.room.random, why)) + sse.LAST_CHUNK
 
     def beat(self, now: float) -> None:
         reader = self._reader

@@ -15,7 +15,7 @@ from gateway.core import control, frames
 from gateway.core.closing import BY_PARSER_CODE, Closing
 from gateway.core.dialect import Dialect
 from gateway.core.errors import BadRequest, ClientError
-from gateway.core.reader import Place, Reader
+from gateway.core.reader import Place, Reader, Tally
 from gateway.core.schedule import retry_ms
 from gateway.core.start import Start
 from gateway.core.subjects import Filter, feed_name
@@ -38,7 +38,7 @@ class WebSocketConnection(Connection):
         dialect: how it speaks.
     """
 
-    __slots__ = ("_errors", "_fragments", "_held", "_parser", "_pinged_at", "_waits_for_pong", "feeds")
+    __slots__ = ("_before", "_errors", "_fragments", "_held", "_parser", "_pinged_at", "_waits_for_pong", "feeds")
 
     transport_name = "ws"
 
@@ -46,6 +46,7 @@ class WebSocketConnection(Connection):
         super().__init__(room, route, dialect)
         self.feeds: dict[str, Reader] = {}
         self._parser = Protocol(Side.SERVER, max_size=room.ws_max_message_bytes or None, logger=_SILENT)
+        self._before: Tally | None = None
         self._fragments: list[bytes] | None = None
         self._errors = 0
         self._held = 0
@@ -90,8 +91,14 @@ class WebSocketConnection(Connection):
 
     def unsubscribe(self, name: str) -> None:
         """Stop serving a feed. No event of it is written afterwards."""
-        self.room.hub.leave(self.feeds.pop(name))
+        reader = self.feeds.pop(name)
+        self.room.hub.leave(reader)
+        self._before = self.before()
+        self._before.add(reader)
         self.room.readers_changed()
+
+    def before(self) -> Tally:
+        return Tally() if self._before is None else self._before
 
     def readers(self) -> Iterable[Reader]:
         return self.feeds.values()
@@ -99,7 +106,7 @@ class WebSocketConnection(Connection):
     # Ending
 
     def farewell(self, why: Closing) -> bytes:
-        told = self.dialect.control(None, control.closing(why, retry_ms(self.room.random)), {})
+        told = self.dialect.control(None, control.closing(why, retry_ms(self.room.random, why)), {})
         if self._parser.state is State.OPEN:
             self._parser.send_close(why.code, why.reason)
         return told + b"".join(self._parser.data_to_send())

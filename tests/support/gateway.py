@@ -43,6 +43,8 @@ class Gateway:
             "NATS_URL": nats_url,
             "LISTEN": "127.0.0.1:0",
             "LOG_FORMAT": "json",
+            "DRAIN_DELAY_S": 0,
+            "DRAIN_S": 0,
             **(settings or {}),
         }
         self.host = "127.0.0.1"
