@@ -208,7 +208,7 @@ async def test_a_replay_that_is_cut_goes_on_elsewhere(start_gateway: StartGatewa
     """A client in the midst of a long replay when its replica goes gets the rest from another one, each event once."""
     old = await start_gateway()
     new = await start_gateway()
-    await store(nc, [f"repo.{own_id}.x"], 6000, pad="x" * 200)
+    await store(nc, [f"repo.{own_id}.x"], 4000, pad="x" * 200)
     expected = await stored(nc, f"repo.{own_id}.>")
     where = old
     async with Follower(lambda: where.url, f"repo.{own_id}.>", query={"since": "all"}) as follower:
