@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -28,13 +28,14 @@ from gateway.core.schedule import retry_ms
 from gateway.core.start import NOW
 from gateway.door import Door, Gate
 from gateway.replies import json_reply, metrics_reply, problem, refusal
+from gateway.routing import ConfiguredRoute
 from gateway.transports.connection import Connection
 from gateway.transports.http_server import DETACH
 from gateway.transports.room import Room
 from gateway.transports.sse import SseConnection
-from gateway.transports.ws import TurnedAway, WebSocketConnection
 from gateway.transports.ws_raw import SUBPROTOCOL as RAW_V1
 from gateway.transports.ws_raw import RawConnection
+from gateway.transports.ws_refused import RefusedConnection
 from gateway.transports.ws_v1 import SUBPROTOCOL as V1
 from gateway.transports.ws_v1 import V1Connection
 
@@ -66,7 +67,7 @@ class Health:
 
 
 class App:
-    """Builds the ASGI application.
+    """The ASGI application.
 
     Args:
         room: what connections share.
@@ -78,9 +79,16 @@ class App:
         self._room = room
         self._gate = gate
         self._health = health
+        self._starlette = self._built()
 
-    def asgi(self) -> Starlette:
-        """The application, ready for a server."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._starlette(scope, receive, send)
+
+    def reloaded(self) -> None:
+        """Serve by the gate's settings, which are others now. What is served already goes on as it began."""
+        self._starlette = self._built()
+
+    def _built(self) -> Starlette:
         settings = self._gate.settings
         routes: list[BaseRoute] = [
             Route("/events", self._events, methods=["GET"]),
@@ -139,6 +147,7 @@ class App:
                 505,
                 "A stream needs HTTP/1.1. Behind nginx: proxy_http_version 1.1; proxy_set_header Connection ''.",
             )
+        self._room.admit()
         query = parse_query(
             request.query_params.multi_items(),
             last_event_id=request.headers.get("last-event-id"),
@@ -169,8 +178,9 @@ class App:
         except ClientError as error:
             await self.deny(websocket, error)
             return
-        connection: WebSocketConnection
+        connection: Connection
         try:
+            self._room.admit()
             principal = await self._identify(websocket)
             guard = self._gate.nobody_yet() if principal is None else self._gate.guard(principal)
             entry = None if principal is None else await door.enter(guard)
@@ -178,9 +188,9 @@ class App:
             if error.closing is None:
                 await self.deny(websocket, error)
                 return
-            self._room.rejected[error.code] += 1
+            self._room.reject(error.code)
             dialect = ENVELOPE if not raw else RAW_WITH_CONTROL if query.control else RAW
-            connection = TurnedAway(self._room, label, dialect, door, error.closing)
+            connection = RefusedConnection(self._room, label, dialect, error.closing)
         else:
             if raw:
                 connection = RawConnection(self._room, label, guard, door, entry, control=query.control)
@@ -192,7 +202,7 @@ class App:
 
     async def deny(self, websocket: WebSocket, error: ClientError) -> None:
         """Refuse a handshake with a status."""
-        self._room.rejected[error.code] += 1
+        self._room.reject(error.code)
         await websocket.send_denial_response(problem(error.status, error.title, error.detail))
 
     async def _identify(self, connection: HTTPConnection, *, streams: bool = True) -> Principal | None:
@@ -234,14 +244,14 @@ class App:
 
     async def _client_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, ClientError)
-        self._room.rejected[error.code] += 1
+        self._room.reject(error.code)
         return refusal(error, connection, partial(retry_ms, self._room.random))
 
     async def _http_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = error.status_code
         reason, title, detail = _HTTP_ERRORS.get(status, ("bad_request", "Error", error.detail))
-        self._room.rejected[reason] += 1
+        self._room.reject(reason)
         return problem(status, title, detail or error.detail, dict(error.headers) if error.headers else None)
 
     # Health
@@ -256,46 +266,6 @@ class App:
     async def _metrics(self, request: Request) -> Response:
         assert self._health.metrics is not None
         return metrics_reply(self._health.metrics())
-
-
-class ConfiguredRoute(BaseRoute):
-    """One configured route. It matches the raw path: Starlette's own matching sees it decoded, where a `%2F` in an
-    id has become a slash already."""
-
-    def __init__(self, spec: RouteSpec, app: App) -> None:
-        self._spec = spec
-        self._app = app
-
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        transport = {"http": "sse", "websocket": "ws"}.get(scope["type"], "")
-        try:
-            parameters = self._spec.match(scope["raw_path"])
-        except ClientError as error:
-            return Match.FULL, {"natsgate.refusal": error}
-        if parameters is None:
-            return Match.NONE, {}
-        if transport not in self._spec.transports:
-            wanted = "WebSocket" if transport == "sse" else "Server-Sent Events"
-            return Match.PARTIAL, {"natsgate.refusal": BadRequest(f"This path is served over {wanted} only.")}
-        return Match.FULL, {"natsgate.parameters": parameters}
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error: ClientError | None = scope.get("natsgate.refusal")
-        if scope["type"] == "websocket":
-            websocket = WebSocket(scope, receive, send)
-            if error is not None:
-                await self._app.deny(websocket, error)
-                return
-            await self._app.websocket(websocket, self._spec.name, self._spec, scope["natsgate.parameters"])
-            return
-        if scope["method"] != "GET":
-            raise HTTPException(405, headers={"Allow": "GET"})
-        if error is not None:
-            raise error
-        response = await self._app.sse(
-            Request(scope, receive, send), self._spec.name, self._spec, scope["natsgate.parameters"]
-        )
-        await response(scope, receive, send)
 
 
 class Handover(Response):

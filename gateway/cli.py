@@ -70,12 +70,12 @@ def serve(config: Path | None, listen: str | None) -> None:
     from gateway import logs
     from gateway.server import NotReached
     from gateway.server import serve as run
-    from gateway.settings import log_format
+    from gateway.settings import load_settings, log_format
 
     settings = _settings(config, listen=listen)
     logs.configure(settings.log_level, log_format(settings))
     try:
-        run(settings)
+        run(settings, lambda: load_settings(config=config, given={"listen": listen}))
     except ConfigError as error:
         _die(EXIT_WRONG, str(error))
     except NotReached as error:

@@ -198,6 +198,8 @@ class Dev:
             "NATSGATE_AUTH": "jwt",
             "NATSGATE_JWT_SECRET_FILE": str(SECRET),
             "NATSGATE_ALLOW_ACCESS_TOKEN": "true",
+            "NATSGATE_DRAIN_DELAY_S": "0",  # nobody else takes over what is served here
+            "NATSGATE_DRAIN_S": "0",
             "NATSGATE_LISTEN": f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}",
             "PYTHONUNBUFFERED": "1",
         }

@@ -64,6 +64,11 @@ class Gate:
         self._wall = wall
         self._random = random
 
+    def reloaded(self, settings: Settings, authenticator: Authenticator) -> None:
+        """Let in by these from now on. Whoever is in stays."""
+        self.settings = settings
+        self.authenticator = authenticator
+
     def guard(self, principal: Principal) -> Guard | None:
         """The guard of a connection of this principal; None where nothing about it ever changes."""
         if principal is EVERYONE:

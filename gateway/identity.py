@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 
@@ -23,12 +24,13 @@ class Identity:
     """Who is who, for one replica.
 
     Args:
-        settings: all settings.
+        settings: all settings, as they are at the start.
         revoked: users whose older tokens are refused.
         random: for jitter; `now`: monotonic seconds; `log`: for what goes wrong.
 
     Attributes:
         authenticator: says who is asking.
+        failures: refused tokens and origins, by reason.
         jwks: an issuer's keys, to be kept fresh by its `run`; None: there are none.
 
     Raises:
@@ -38,17 +40,27 @@ class Identity:
     def __init__(
         self, settings: Settings, revoked: Revoked, *, random: Random, now: Callable[[], float], log: Logger
     ) -> None:
+        self._revoked = revoked
+        self.failures: Counter[str] = Counter()
         self.jwks: Jwks | None = None
+        if settings.auth == "jwt" and settings.jwks_url is not None:
+            self.jwks = Jwks(settings.jwks_url, random=random, log=log, changed=self._keys_changed, now=now)
+        self.take(settings)
+
+    def take(self, settings: Settings) -> None:
+        """Go on by these settings: other keys, secrets and origins. `auth` and `jwks_url` stay as they were.
+
+        Raises:
+            ConfigError: a key cannot be read; nothing has changed.
+        """
         tokens = ticket_secret = None
         if settings.auth == "jwt":
-            if settings.jwks_url is not None:
-                self.jwks = Jwks(settings.jwks_url, random=random, log=log, changed=self._keys_changed, now=now)
             tokens = Tokens(
                 KeyRing(_fixed_keys(settings), self.jwks),
                 issuer=settings.jwt_issuer,
                 audiences=settings.jwt_audience,
                 leeway_s=settings.jwt_leeway_s,
-                revoked=revoked,
+                revoked=self._revoked,
                 now=time.time,
             )
             ticket_secret = settings.ticket_secret or settings.jwt_secret
@@ -60,6 +72,7 @@ class Identity:
             ),
             Origins(settings.allowed_origins),
             access_token=settings.allow_access_token,
+            failures=self.failures,
         )
 
     @property

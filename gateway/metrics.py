@@ -13,6 +13,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 _LATENCY_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Metrics:
 
     Attributes:
         latency: observed once per fan-out.
+        lag: observed some times a second.
     """
 
     def __init__(self, sampler: Sampler) -> None:
@@ -73,6 +75,12 @@ class Metrics:
             "natsgate_delivery_latency_seconds",
             "From stored in the stream to written to clients, once per batch, in seconds.",
             buckets=_LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self.lag = Histogram(
+            "natsgate_event_loop_lag_seconds",
+            "How late the event loop calls a timer, some times a second, in seconds.",
+            buckets=_LAG_BUCKETS_S,
             registry=self._registry,
         )
 

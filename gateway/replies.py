@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -32,15 +32,22 @@ def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | N
     )
 
 
-def refusal(error: ClientError, connection: HTTPConnection, retry_ms: Callable[[], int]) -> Response:
+def wants_stream(accept: Iterable[str]) -> bool:
+    """Whether a request's `Accept` headers (RFC 9110, section 12.5.1) name an event stream. EventSource's do; `*/*`
+    is what scripts send, and those understand a status."""
+    ranges = ",".join(accept).split(",")
+    return any(each.partition(";")[0].strip().lower() == sse.MEDIA_TYPE for each in ranges)
+
+
+def refusal(error: ClientError, connection: HTTPConnection, retry_ms: Callable[[Closing], int]) -> Response:
     """The answer to a request that cannot be served.
 
     A browser's EventSource dies for good of any status but 200, so one that is to come again gets a stream that ends.
     """
     headers = {}
     if isinstance(error, ComeBack):
-        wait_ms = retry_ms()
-        if sse.MEDIA_TYPE in connection.headers.get("accept", ""):
+        wait_ms = retry_ms(error.why)
+        if wants_stream(connection.headers.getlist("accept")):
             return ended_stream(error.why, wait_ms)
         headers["retry-after"] = str(-(-wait_ms // 1000))
     if isinstance(error, Unauthorized):
@@ -51,7 +58,11 @@ def refusal(error: ClientError, connection: HTTPConnection, retry_ms: Callable[[
 
 def ended_stream(why: Closing, wait_ms: int) -> Response:
     """A whole event stream that says why there is none, and when to come back."""
-    headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no", "connection": "close"}
+    headers = {
+        "cache-control": "no-store, no-transform",
+        "x-accel-buffering": "no",
+        "connection": "close",  # a proxy's next request is to find its way anew
+    }
     media_type = f"{sse.MEDIA_TYPE}; charset=utf-8"
     stream = Response(farewell_block(why, wait_ms), 200, {**_SECURITY, **headers}, media_type=media_type)
     del stream.headers["content-length"]  # chunked, as every other stream

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import platform
 import secrets
+import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import datetime
 from random import Random
 from typing import Any
 
 import uvloop
 
-from gateway import __version__
+from gateway import __version__, logs
 from gateway.app import App, Health
 from gateway.auth.services import Services
 from gateway.core.cursor import Cursor
@@ -29,9 +29,13 @@ from gateway.core.stream import StreamShape
 from gateway.door import Gate
 from gateway.identity import Identity
 from gateway.logs import Seldom, logger
-from gateway.metrics import Metrics, Sample, Sampler
+from gateway.metrics import Metrics
+from gateway.reload import Reload
+from gateway.samples import Samples
 from gateway.settings import Address, Settings
+from gateway.transports.drain import Drain
 from gateway.transports.http_server import HttpServer, Limits, bind
+from gateway.transports.journal import Journal
 from gateway.transports.room import Room
 from gateway.transports.sweep import Sweep
 from gateway.upstream.api import StreamApi
@@ -39,9 +43,10 @@ from gateway.upstream.connection import NatsConnection, connect_options
 from gateway.upstream.reads import StreamReads
 from gateway.upstream.replay import Replay
 from gateway.upstream.tap import Tap
+from gateway.watchdog import Watchdog
 
 SHUTDOWN_S = 2
-"""How long connections may take to go at the end."""
+"""How long requests may take to be answered at the end, when all connections have gone."""
 
 
 class NotReached(GatewayError):
@@ -73,17 +78,19 @@ def shape_of(settings: Settings) -> StreamShape:
     return StreamShape(settings.stream, settings.roots, settings.live_prefix)
 
 
-class Replica(Sampler):
+class Replica:
     """One gateway process.
 
     Args:
         settings: validated settings.
+        load: reads them anew from where they came from. Raises `ConfigError`.
         options: the NATS connection.
     """
 
-    def __init__(self, settings: Settings, options: dict[str, Any]) -> None:
+    def __init__(self, settings: Settings, load: Callable[[], Settings], options: dict[str, Any]) -> None:
         loop = asyncio.get_running_loop()
         self._settings = settings
+        self._reload = Reload(lambda: self._settings, load, self.reloaded, logger())
         self._log = logger()
         random = Random()
         self._revoked = Revoked()
@@ -140,9 +147,8 @@ class Replica(Sampler):
             max_event_bytes=settings.max_event_bytes,
             log=self._log,
         )
-        periods = (1.0, settings.heartbeat_s / 4, settings.ws_ping_s / 4, settings.ws_pong_timeout_s / 4)
         self._sweep = Sweep(
-            min(*periods, settings.write_timeout_s / 4 or 1.0, settings.request_timeout_s / 4 or 1.0),
+            _period_s(settings),
             now=loop.time,
             later=loop.call_later,
             failed=lambda error: self._log.error("sweep_failed", exc_info=error),
@@ -156,8 +162,10 @@ class Replica(Sampler):
             readers_changed=self._tap.readers_changed,
             revoked=self._revoked.refuses,
             upstream_up=self._tap.usable.is_set,
+            journal=Journal(self._log, loop.time),
             heartbeat_s=settings.heartbeat_s,
             write_timeout_s=settings.write_timeout_s,
+            max_age_s=settings.max_age_s,
             ws_ping_s=settings.ws_ping_s,
             ws_pong_timeout_s=settings.ws_pong_timeout_s,
             ws_max_message_bytes=settings.ws_max_message_bytes,
@@ -174,14 +182,20 @@ class Replica(Sampler):
             wall=time.time,
             random=random,
         )
-        self._metrics = Metrics(self)
+        self._metrics = Metrics(
+            Samples(
+                self._hub, self._room, self._intake, self._tap, self._replay, self._nats, self._identity, self._gate
+            )
+        )
+        self._watchdog = Watchdog(loop.call_later, self._metrics.lag.observe, self._log)
+        self._limits = Limits(settings.max_header_bytes, settings.request_timeout_s, loop.time, self._room.reject)
         self._seldom = Seldom(loop.time)
         self._hub.on_flush = self._delivered
         self._event_log.on_drop = self._dropped
-        self._draining = False
+        self._draining = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until a signal, then end every connection and return.
+        """Serve until a signal, then send everybody to other replicas and return.
 
         Raises:
             ConfigError: an address cannot be listened on.
@@ -193,40 +207,76 @@ class Replica(Sampler):
         if settings.metrics_listen is not None and settings.metrics_listen != settings.listen:
             metrics_sock = _listen("METRICS_LISTEN", settings.metrics_listen, settings.write_timeout_s)
         page = self._metrics.page
-        app = App(self._room, self._gate, Health(self.readiness, page if metrics_sock is None else None))
-        limits = Limits(settings.max_header_bytes, settings.request_timeout_s, self._room.now, self._refused)
-        self._sweep.add(limits)
-        server = HttpServer(app.asgi(), limits, on_signal=self._signalled, graceful_s=SHUTDOWN_S)
+        self._app = App(self._room, self._gate, Health(self.readiness, page if metrics_sock is None else None))
+        self._sweep.add(self._limits)
+        server = HttpServer(self._app, self._limits, on_signal=self._signalled, graceful_s=SHUTDOWN_S)
         self._server = server
         self._log.info("listening", url=f"http://{_bound(sock)}", replica=settings.replica, version=__version__)
         gc.freeze()  # what lives as long as the process need not be walked by every collection
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.run)
+        self._watchdog.start()
         async with asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(each.run()) for each in (self._nats, self._nats_reads, self._tap, self._replay)
             ]
+            background.append(tasks.create_task(self._drain()))
             if self._identity.jwks is not None:
                 background.append(tasks.create_task(self._identity.jwks.run()))
             if settings.start_timeout_s:
                 background.append(tasks.create_task(self._started_in_time()))
             if metrics_sock is not None:
                 page_app = App.metrics_only(page)
-                aside = HttpServer(page_app, limits, on_signal=None, graceful_s=0)
+                aside = HttpServer(page_app, self._limits, on_signal=None, graceful_s=0)
                 background.append(tasks.create_task(aside.serve([metrics_sock])))
                 self._log.info("metrics_listening", url=f"http://{_bound(metrics_sock)}/metrics")
             try:
                 await server.serve([sock])
             finally:
+                self._watchdog.stop()
                 for task in background:
                     task.cancel()
         self._log.info("ended")
 
+    # Signals
+
     def _signalled(self) -> None:
-        if self._draining:
-            self._server.force_exit = True
-            return
-        self._draining = True
-        self._log.info("draining", connections=sum(self._room.current.values()))
-        self._server.should_exit = True
+        if self._draining.is_set():
+            self._server.force_exit = self._server.should_exit = True
+        self._draining.set()
+
+    async def _drain(self) -> None:
+        await self._draining.wait()
+        settings = self._settings
+        await Drain(self._room, self._log).run(delay_s=settings.drain_delay_s, drain_s=settings.drain_s)
+        self._server.should_exit = True  # uvicorn would end everything at once: its turn comes last
+
+    def reloaded(self, settings: Settings) -> None:
+        """Go on by these settings. Nobody is dropped by it.
+
+        Raises:
+            ConfigError: they cannot be had. What may say so comes first: then nothing has changed yet.
+        """
+        self._identity.take(settings)
+        self._gate.reloaded(settings, self._identity.authenticator)
+        self._app.reloaded()
+        self._settings = settings
+        logs.set_level(settings.log_level)
+        room = self._room
+        room.heartbeat_s = settings.heartbeat_s
+        room.max_age_s = settings.max_age_s
+        room.ws_ping_s = settings.ws_ping_s
+        room.ws_pong_timeout_s = settings.ws_pong_timeout_s
+        room.ws_max_message_bytes = settings.ws_max_message_bytes
+        room.ws_max_errors = settings.ws_max_errors
+        self._sweep.period_s = _period_s(settings)
+        self._limits.header_bytes = settings.max_header_bytes
+        self._limits.request_s = settings.request_timeout_s
+        self._hub.replay_limit = settings.replay_limit
+        self._replay.snapshot_limit = settings.snapshot_limit
+        self._replay.max_event_bytes = self._intake.max_event_bytes = settings.max_event_bytes
+        self._tap.linger_s, self._tap.warm_s = settings.linger_s, settings.warm_s
+        self._event_log.limit_bytes = settings.log_bytes
+        self._event_log.evict()
 
     async def _started_in_time(self) -> None:
         try:
@@ -248,9 +298,6 @@ class Replica(Sampler):
         state = await self._api.info()
         return Cursor(state.incarnation, state.last)
 
-    def _refused(self, reason: str) -> None:
-        self._room.rejected[reason] += 1
-
     def _delivered(self) -> None:
         try:
             stored_at = datetime.fromisoformat(self._intake.stored_at).timestamp()
@@ -267,8 +314,9 @@ class Replica(Sampler):
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Whether this replica should get traffic. Once it was usable, a NATS outage does not make it unready:
         that would turn every EventSource's reconnect into a 503, which kills it for good."""
-        ready = self._tap.usable_once and self._identity.usable_once and not self._draining
-        reasons = ["draining"] if self._draining else []
+        draining = self._draining.is_set()
+        ready = self._tap.usable_once and self._identity.usable_once and not draining
+        reasons = ["draining"] if draining else []
         return ready, {
             "ready": ready,
             "reasons": reasons + self._tap.reasons + self._identity.reasons,
@@ -277,66 +325,12 @@ class Replica(Sampler):
             "stream": {"name": self._settings.stream, "usable": self._tap.usable.is_set()},
         }
 
-    def samples(self) -> Iterable[Sample]:
-        """The metrics, as they are now."""
-        hub, room, log = self._hub, self._room, self._event_log
-        build = {(__version__, platform.python_version()): 1.0}
-        by_root = {(root.decode("ascii"),): float(n) for root, n in self._intake.received.items()}
-        yield Sample("natsgate_build_info", "This build.", build, ("version", "python"))
-        yield Sample("natsgate_connections", "Open connections.", _f(room.current), ("transport", "route"))
-        yield Sample(
-            "natsgate_connections_opened_total",
-            "Connections opened.",
-            _f(room.opened),
-            ("transport", "route"),
-        )
-        yield Sample(
-            "natsgate_connections_closed_total",
-            "Connections ended, by reason.",
-            _f(room.closed),
-            ("transport", "reason"),
-        )
-        rejected = {(reason,): float(n) for reason, n in room.rejected.items()}
-        yield Sample("natsgate_requests_rejected_total", "Requests refused, by reason.", rejected, ("reason",))
-        failures = {(reason,): float(n) for reason, n in self._identity.authenticator.failures.items()}
-        yield Sample("natsgate_auth_failures_total", "Tokens and origins refused, by reason.", failures, ("reason",))
-        cached = {
-            ("tokens",): float(self._identity.cached_bytes),
-            ("services",): float(self._gate.services.cache.bytes),
-        }
-        yield Sample("natsgate_auth_cache_bytes", "Bytes held of verified tokens and answers.", cached, ("cache",))
-        yield Sample(
-            "natsgate_feeds",
-            "Feeds that are served: SSE connections and WebSocket subscriptions.",
-            {(): len(hub.readers)},
-        )
-        yield Sample("natsgate_connections_behind", "Connections that are not at the head.", {(): hub.behind})
-        yield Sample("natsgate_nats_subscriptions", "Subscriptions on NATS.", {(): self._nats.subscriptions})
-        yield Sample("natsgate_events_received_total", "Events received from the stream.", by_root, ("root",))
-        dropped = {(reason,): float(n) for reason, n in log.dropped.items()}
-        yield Sample("natsgate_events_dropped_total", "Messages that no client gets.", dropped, ("reason",))
-        events = {(name,): float(each.events) for name, each in hub.fan_out.delivered.items()}
-        sent = {(name,): float(each.bytes) for name, each in hub.fan_out.delivered.items()}
-        yield Sample("natsgate_deliveries_total", "Events written to clients.", events, ("transport",))
-        yield Sample("natsgate_sent_bytes_total", "Bytes of events written to clients.", sent, ("transport",))
-        replayed = {(source,): float(n) for source, n in hub.replayed.items()}
-        yield Sample("natsgate_replayed_events_total", "Events read forward.", replayed, ("source",))
-        replays = {("log", "done"): float(hub.resumed)} | {
-            ("stream", outcome): float(n) for outcome, n in self._replay.outcomes.items()
-        }
-        yield Sample("natsgate_replays_total", "Readers that read forward.", replays, ("source", "outcome"))
-        gaps = {(reason,): float(n) for reason, n in hub.gaps.items()}
-        yield Sample("natsgate_gaps_total", "Gaps told to clients.", gaps, ("reason",))
-        repaired = {(found_by,): float(n) for found_by, n in self._tap.repaired.items()}
-        yield Sample("natsgate_holes_repaired_total", "Holes filled, by what found them.", repaired, ("found_by",))
-        yield Sample("natsgate_log_bytes", "Bytes held by the event log.", {(): log.bytes})
-        yield Sample("natsgate_log_events", "Events held by the event log.", {(): len(log)})
-        yield Sample("natsgate_nats_connected", "1 while NATS is connected.", {(): float(self._nats.connected)})
-        yield Sample("natsgate_nats_reconnects_total", "Reconnects to NATS.", {(): self._nats.reconnects})
 
-
-def _f(counts: Any) -> dict[tuple[str, ...], float]:
-    return {labels: float(number) for labels, number in counts.items()}
+def _period_s(settings: Settings) -> float:
+    """How often each connection is looked at: often enough for the shortest of its times."""
+    times = (settings.heartbeat_s, settings.ws_ping_s, settings.ws_pong_timeout_s)
+    limits = (settings.write_timeout_s, settings.request_timeout_s)
+    return min(1.0, *(time_s / 4 for time_s in times), *(limit_s / 4 for limit_s in limits if limit_s))
 
 
 def _listen(name: str, address: Address, write_timeout_s: float) -> socket.socket:
@@ -354,8 +348,12 @@ def _bound(sock: socket.socket) -> Address:
     return Address(host=host, port=port)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, load: Callable[[], Settings]) -> None:
     """Run one replica until a signal.
+
+    Args:
+        settings: validated settings.
+        load: reads them anew on SIGHUP. Raises `ConfigError`.
 
     Raises:
         ConfigError: an address cannot be listened on, or a NATS credential cannot be loaded.
@@ -363,7 +361,7 @@ def serve(settings: Settings) -> None:
     """
 
     async def run() -> None:
-        await Replica(settings, nats_options(settings)).run()
+        await Replica(settings, load, nats_options(settings)).run()
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -204,6 +204,18 @@ class Settings(BaseModel):
     write_timeout_s: Seconds = Field(
         default=20, description="Seconds without one byte accepted after which a client is closed. 0: never."
     )
+    max_age_s: Seconds = Field(
+        default=0,
+        description="Seconds after which a client is asked to connect anew, 80-100 % of it at random. 0: never.",
+    )
+    drain_delay_s: Seconds = Field(
+        default=5,
+        description="Seconds between SIGTERM, which makes /readyz fail, and the first connection that is ended: "
+        "what load balancers need to notice. New clients are served meanwhile. 0: none.",
+    )
+    drain_s: Seconds = Field(
+        default=30, description="Seconds over which connections are then ended, at random moments. 0: all at once."
+    )
     linger_s: Seconds = Field(
         default=30,
         description="Seconds the NATS subscription stays open after the last client left. 0: none.",
@@ -301,6 +313,18 @@ def load_settings(
         return Settings(**values)
     except ValidationError as error:
         raise ConfigError(_one_line(error, spelled)) from None
+
+
+def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
+    """The running settings with some of them changed, as valid as a whole.
+
+    Raises:
+        ConfigError: they do not go together.
+    """
+    try:
+        return Settings(**{name: getattr(running, name) for name in Settings.model_fields} | dict(changes))
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, {})) from None
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -24,17 +24,23 @@ class Authenticator:
         tickets: reads and makes tickets.
         origins: which pages are ours.
         access_token: whether `access_token=` is taken.
-
-    Attributes:
-        failures: refused tokens, and pages of other origins, by reason.
+        failures: counts refused tokens, and pages of other origins, by reason.
     """
 
-    def __init__(self, tokens: Tokens | None, tickets: Tickets, origins: Origins, *, access_token: bool) -> None:
+    def __init__(
+        self,
+        tokens: Tokens | None,
+        tickets: Tickets,
+        origins: Origins,
+        *,
+        access_token: bool,
+        failures: Counter[str],
+    ) -> None:
         self.tokens = tokens
         self.tickets = tickets
         self.origins = origins
         self._access_token = access_token
-        self.failures: Counter[str] = Counter()
+        self._failures = failures
 
     async def of_request(
         self,
@@ -64,10 +70,10 @@ class Authenticator:
         try:
             return await self._of_request(headers, query, path, subprotocols, websocket, reads_only, streams)
         except Unauthorized as error:
-            self.failures[error.reason] += 1
+            self._failures[error.reason] += 1
             raise
         except BadOrigin:
-            self.failures["origin"] += 1
+            self._failures["origin"] += 1
             raise
 
     async def of_token(self, token: str) -> Principal:
@@ -81,7 +87,7 @@ class Authenticator:
         try:
             return await self.tokens.verify(token)
         except Unauthorized as error:
-            self.failures[error.reason] += 1
+            self._failures[error.reason] += 1
             raise
 
     async def _of_request(

@@ -60,11 +60,14 @@ class FanOut:
         self.running = True
         try:
             for feed, batch in wanted.items():
-                for dialect, readers in feed.live.items():
+                for dialect, audience in feed.live.items():
+                    readers = audience.readers
                     if readers:
                         data = dialect.events(feed, batch)
                         for reader in readers:
                             reader.write(data)
+                        audience.events += len(batch)
+                        audience.bytes += len(data)
                         self.delivered[dialect.transport].add(len(batch) * len(readers), len(data) * len(readers))
                 feed.delivered_at = now
                 for event in batch:

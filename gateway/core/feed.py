@@ -15,6 +15,35 @@ if TYPE_CHECKING:
     from gateway.core.reader import Reader
 
 
+class Audience:
+    """The live readers of a feed in one dialect, and what all of them were written since the first one came. A reader
+    takes the difference between its coming and its going: counting costs nothing per delivery.
+
+    Attributes:
+        readers: who they are.
+        events, bytes: what was written to each of them, had it been there all the time.
+    """
+
+    __slots__ = ("bytes", "events", "readers")
+
+    def __init__(self) -> None:
+        self.readers: set[Reader] = set()
+        self.events = 0
+        self.bytes = 0
+
+    def join(self, reader: Reader) -> None:
+        """Write to it from now on."""
+        self.readers.add(reader)
+        reader.events -= self.events
+        reader.bytes -= self.bytes
+
+    def leave(self, reader: Reader) -> None:
+        """Write to it no more; its counts are right again."""
+        self.readers.discard(reader)
+        reader.events += self.events
+        reader.bytes += self.bytes
+
+
 class Feed:
     """A set of filters and the readers that are up to date with it.
 
@@ -33,7 +62,7 @@ class Feed:
         self.filters = filters
         self.name_json = orjson.dumps(name)
         self.head = b'{"op":"event","feed":%b,' % self.name_json
-        self.live: dict[Dialect, set[Reader]] = {}
+        self.live: dict[Dialect, Audience] = {}
         self.delivered_at = 0.0
         self.readers = 0
 

@@ -19,5 +19,11 @@ def text(payload: bytes) -> bytes:
     return text_header(len(payload)) + payload
 
 
+def close(code: int, reason: str) -> bytes:
+    """A close frame. `reason`: at most 123 bytes."""
+    payload = code.to_bytes(2, "big") + reason.encode()
+    return bytes((_CLOSE, len(payload))) + payload
+
+
 PING = bytes((_PING, 0))
 """A ping without payload: which pong answers which ping does not matter to us, only that one comes."""

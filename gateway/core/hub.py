@@ -14,7 +14,7 @@ from itertools import count
 from gateway.core import control
 from gateway.core.control import Control, GapReason
 from gateway.core.fanout import FanOut
-from gateway.core.feed import Feeds
+from gateway.core.feed import Audience, Feeds
 from gateway.core.log import Log
 from gateway.core.reader import UNPLACED, Place, Reader
 
@@ -205,6 +205,7 @@ class Hub:
         """Write a part of a snapshot to a READING reader."""
         reader.snapshot += events
         if data:
+            self._written(reader, events, len(data))
             reader.write(data)
 
     def shown(self, reader: Reader, upto: int) -> None:
@@ -235,7 +236,7 @@ class Hub:
     def _settle(self, reader: Reader) -> None:
         """Take a reader out of the live set, with the cursor that it has reached."""
         if reader.place is Place.LIVE:
-            reader.feed.live[reader.dialect].discard(reader)
+            reader.feed.live[reader.dialect].leave(reader)
             reader.cursor = self.flushed
 
     def _put(self, reader: Reader) -> None:
@@ -320,7 +321,11 @@ class Hub:
 
     def _go_live(self, reader: Reader) -> None:
         reader.place = Place.LIVE
-        reader.feed.live.setdefault(reader.dialect, set()).add(reader)
+        live = reader.feed.live
+        audience = live.get(reader.dialect)
+        if audience is None:
+            audience = live[reader.dialect] = Audience()
+        audience.join(reader)
         if not reader.announced:
             self._announce(reader, self.flushed)
 
@@ -370,4 +375,9 @@ class Hub:
     def _count(self, reader: Reader, source: str, events: int, size: int) -> None:
         reader.replayed += events
         self.replayed[source] += events
+        self._written(reader, events, size)
+
+    def _written(self, reader: Reader, events: int, size: int) -> None:
+        reader.events += events
+        reader.bytes += size
         self.fan_out.delivered[reader.dialect.transport].add(events, size)

@@ -60,7 +60,7 @@ class Intake:
         self._log = log
         self._stream = stream.encode("utf-8")
         self._prefix = len(live_prefix.encode("utf-8")) + 1
-        self._max_event_bytes = max_event_bytes
+        self.max_event_bytes = max_event_bytes
         self._held: list[_Live] | None = []
         self._newest = b""
         self.received = {root.encode("ascii"): 0 for root in roots}
@@ -94,7 +94,7 @@ class Intake:
             counted: whether it counts when it is dropped: what merely warms the log was dropped by others before.
         """
         if sequence > self._log.head:
-            if not counted and self._max_event_bytes and len(payload) > self._max_event_bytes:
+            if not counted and self.max_event_bytes and len(payload) > self.max_event_bytes:
                 self._log.append(sequence, subject, None)
                 self._newest = headers
             else:
@@ -168,7 +168,7 @@ class Intake:
 
     def _append(self, sequence: int, subject: bytes, payload: bytes, headers: bytes) -> None:
         self._newest = headers
-        if self._max_event_bytes and len(payload) > self._max_event_bytes:
+        if self.max_event_bytes and len(payload) > self.max_event_bytes:
             self._drop("too_large", subject)
             self._log.append(sequence, subject, None)
         else:

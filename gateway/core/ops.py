@@ -138,6 +138,11 @@ def reply(op: str, **fields: Any) -> bytes:
     return frames.text(orjson.dumps({"op": op, **fields}))
 
 
+def hello(connection: str, replica: str, *, authenticated: bool) -> bytes:
+    """The first frame of every connection."""
+    return reply("hello", connection=connection, replica=replica, authenticated=authenticated)
+
+
 def error_reply(error: ClientError, ref: Ref) -> bytes:
     """An `error`, as a text frame. The connection stays open."""
     return reply("error", ref=ref, code=error.code, message=error.detail)

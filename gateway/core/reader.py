@@ -103,6 +103,7 @@ class Reader:
             `flushed`: fan-out touches no reader), and negative where it has none: see UNPLACED, OTHER_LIFE and AHEAD.
         write: takes bytes for the socket; never blocks, never raises.
         announced: whether `ready` was written.
+        events, bytes: what was written of events. Without meaning while LIVE: see `Audience`.
         replayed, snapshot: events written by reading forward, and as a snapshot.
         shown: where in a snapshot it is: the last sequence shown, and what the snapshot is true for. None: in none.
         refusals: how often the stream refused what only this reader asks.
@@ -113,8 +114,10 @@ class Reader:
 
     __slots__ = (
         "announced",
+        "bytes",
         "cursor",
         "dialect",
+        "events",
         "feed",
         "gaps",
         "opening",
@@ -148,6 +151,8 @@ class Reader:
         self.cursor = UNPLACED
         self.place = Place.WAITING
         self.announced = False
+        self.events = 0
+        self.bytes = 0
         self.replayed = 0
         self.snapshot = 0
         self.shown: tuple[int, int] | None = None
@@ -155,3 +160,25 @@ class Reader:
         self.gaps = 0
         self.told_at = 0.0
         self.until = 0
+
+
+class Tally:
+    """What one or more readers were written, for the log.
+
+    Attributes:
+        events, bytes: of events, by whatever way.
+        replayed: how many of the events were read forward.
+        gaps: how many were told.
+    """
+
+    __slots__ = ("bytes", "events", "gaps", "replayed")
+
+    def __init__(self) -> None:
+        self.events = self.bytes = self.replayed = self.gaps = 0
+
+    def add(self, reader: Reader) -> None:
+        """Count a reader that has left."""
+        self.events += reader.events
+        self.bytes += reader.bytes
+        self.replayed += reader.replayed
+        self.gaps += reader.gaps

@@ -13,7 +13,8 @@ from gateway.core import control
 from gateway.core.closing import Closing
 from gateway.core.dialect import Dialect
 from gateway.core.guard import Guard
-from gateway.core.reader import Reader
+from gateway.core.reader import Reader, Tally
+from gateway.core.schedule import lifetime_s
 
 if TYPE_CHECKING:
     from gateway.transports.room import Room
@@ -41,6 +42,11 @@ def _unacknowledged(transport: asyncio.Transport) -> int:
         return 0  # the socket went this moment; connection_lost is on its way
 
 
+def _address(transport: asyncio.Transport) -> str:
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
 class Connection(asyncio.Protocol):
     """What SSE and WebSocket connections have in common.
 
@@ -53,6 +59,8 @@ class Connection(asyncio.Protocol):
         guard: whose it is, and for how long; None: everybody's, for ever.
         paused: whether the socket's buffers are full.
         ending: why it is being ended by us; None while it is served.
+        remote: the address that it came from, for the log.
+        began_at, ends_at: when it was taken over, and when it is sent away for its age (monotonic seconds).
     """
 
     __slots__ = (
@@ -61,11 +69,14 @@ class Connection(asyncio.Protocol):
         "_deadline",
         "_pending",
         "_told_up",
+        "began_at",
         "dialect",
         "ending",
+        "ends_at",
         "guard",
         "id",
         "paused",
+        "remote",
         "room",
         "route",
         "touched_at",
@@ -84,7 +95,9 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.paused = False
         self.ending: Closing | None = None
-        self.touched_at = room.now()
+        self.remote = ""
+        self.touched_at = self.began_at = room.now()
+        self.ends_at = self.began_at + lifetime_s(room.random, room.max_age_s)
         self._deadline = 0.0
         self._pending = 0
         self._counted = False
@@ -113,6 +126,15 @@ class Connection(asyncio.Protocol):
         """Further fields of `ready` in this transport."""
         return {}
 
+    @property
+    def sub(self) -> str:
+        """Who it is, for the log; empty for nobody in particular."""
+        return "" if self.guard is None or self.guard.principal is None else self.guard.principal.sub
+
+    def before(self) -> Tally:
+        """What readers were written that are its readers no more."""
+        return Tally()
+
     # Life
 
     def gapped(self) -> None:
@@ -139,12 +161,20 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         connections.add(self)
         transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
+        self.remote = _address(transport)
+        self.room.sweep.add(self)
+        self.admitted()
+        self.started()
+        if self.room.leaving:
+            self.end(Closing.DRAINING)  # it was still being looked at when the others were told to go
+
+    def admitted(self) -> None:
+        """It is a connection from now on: count it, and say so."""
         key = (self.transport_name, self.route)
         self.room.opened[key] += 1
         self.room.current[key] += 1
         self._counted = True
-        self.room.sweep.add(self)
-        self.started()
+        self.room.journal.opened(self)
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the socket."""
@@ -179,13 +209,16 @@ class Connection(asyncio.Protocol):
 
     def _leave(self, why: Closing) -> None:
         self.ending = why
+        tally = self.before()
         for reader in list(self.readers()):
             self.room.hub.leave(reader)
+            tally.add(reader)
         self.room.readers_changed()
         if self._counted:
             self._counted = False
             self.room.current[(self.transport_name, self.route)] -= 1
             self.room.closed[(self.transport_name, why.reason)] += 1
+            self.room.journal.closed(self, why, tally)
 
     @property
     def gone(self) -> bool:
@@ -229,6 +262,8 @@ class Connection(asyncio.Protocol):
                 self._finish_or_cut(now)
         elif self.guard is not None and (why := self._over(self.guard, now)) is not None:
             self.end(why)
+        elif now >= self.ends_at:
+            self.end(Closing.MAX_AGE)
         elif self.paused:
             self._watch_progress(now)
         else:

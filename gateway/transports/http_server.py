@@ -71,9 +71,10 @@ class _Gone:
         """There is nobody to write to."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Limits:
-    """What one request may cost before anybody looks at it. uvicorn and httptools have no such limits.
+    """What one request may cost before anybody looks at it. uvicorn and httptools have no such limits. They may change
+    while the server runs.
 
     Attributes:
         header_bytes: request line and headers; 0 means no limit.

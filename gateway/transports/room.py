@@ -11,8 +11,11 @@ from itertools import count
 from random import Random
 from typing import Any
 
+from gateway.core.closing import Closing
+from gateway.core.errors import ComeBack
 from gateway.core.hub import Hub
 from gateway.core.rights import Principal
+from gateway.transports.journal import Journal
 from gateway.transports.sweep import Sweep
 
 
@@ -29,10 +32,14 @@ class Room:
         readers_changed: called after a reader came or left.
         revoked: whether a principal's token was revoked.
         upstream_up: whether NATS and the stream can be used.
-        heartbeat_s, write_timeout_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors: settings.
+        journal: tells the log who came and went.
+        heartbeat_s, write_timeout_s, max_age_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors:
+            settings; they may change while it is open.
+        leaving: whether everybody is being sent to another replica.
         opened, closed, current: counts by (transport, route), (transport, reason), (transport, route).
         rejected: requests that became no connection, by reason.
         tasks: what runs for connections besides the loop's callbacks: at most one each, rarely.
+        published: events of clients, by (way, outcome).
     """
 
     hub: Hub
@@ -43,17 +50,21 @@ class Room:
     readers_changed: Callable[[], None]
     revoked: Callable[[Principal], bool]
     upstream_up: Callable[[], bool]
+    journal: Journal
     heartbeat_s: float
     write_timeout_s: float
+    max_age_s: float
     ws_ping_s: float
     ws_pong_timeout_s: float
     ws_max_message_bytes: int
     ws_max_errors: int
+    leaving: bool = False
     opened: Counter[tuple[str, str]] = field(default_factory=Counter)
     closed: Counter[tuple[str, str]] = field(default_factory=Counter)
     current: Counter[tuple[str, str]] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    published: Counter[tuple[str, str]] = field(default_factory=Counter)
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: count[int] = field(default_factory=count)
 
@@ -67,3 +78,17 @@ class Room:
     def new_id(self) -> str:
         """A name for a connection, unique among all replicas."""
         return f"{self._prefix}-{next(self._numbers):x}"
+
+    def admit(self) -> None:
+        """Check that one more connection is welcome.
+
+        Raises:
+            ComeBack: not now.
+        """
+        if self.leaving:
+            raise ComeBack("This replica is about to end; another one will take you.", why=Closing.DRAINING)
+
+    def reject(self, reason: str) -> None:
+        """Count a request that becomes no connection. Reasons come from a closed set."""
+        self.rejected[reason] += 1
+        self.journal.rejected(reason)

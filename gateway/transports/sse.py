@@ -62,7 +62,7 @@ class SseConnection(Connection):
         return {"replica": self.room.replica, "connection": self.id}
 
     def farewell(self, why: Closing) -> bytes:
-        return sse.chunk(farewell_block(why, retry_ms(self.room.random))) + sse.LAST_CHUNK
+        return sse.chunk(farewell_block(why, retry_ms(self.room.random, why))) + sse.LAST_CHUNK
 
     def beat(self, now: float) -> None:
         reader = self._reader

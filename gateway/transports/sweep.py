@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 SLICES = 8
@@ -48,6 +48,18 @@ class Sweep:
 
     def __len__(self) -> int:
         return len(self._ring)
+
+    def __iter__(self) -> Iterator[Swept]:
+        return (each for each in list(self._ring) if not each.gone)
+
+    @property
+    def period_s(self) -> float:
+        """The time of a round. It may change between two."""
+        return self._tick_s * SLICES
+
+    @period_s.setter
+    def period_s(self, period_s: float) -> None:
+        self._tick_s = period_s / SLICES
 
     def add(self, each: Swept) -> None:
         """Visit it from now on, until it is gone. Starts the timer; it stops by itself when nothing is left."""

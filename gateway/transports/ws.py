@@ -15,11 +15,11 @@ from websockets.protocol import Protocol, Side, State
 
 from gateway.core import control, frames
 from gateway.core.closing import BY_PARSER_CODE, Closing
-from gateway.core.dialect import ENVELOPE, Dialect
+from gateway.core.dialect import Dialect
 from gateway.core.errors import BadRequest, ClientError
 from gateway.core.guard import Entry, Guard
-from gateway.core.ops import Ref, reply
-from gateway.core.reader import Opening, Place, Reader
+from gateway.core.ops import Ref
+from gateway.core.reader import Opening, Place, Reader, Tally
 from gateway.core.rights import Principal
 from gateway.core.schedule import retry_ms
 from gateway.core.start import Start
@@ -64,6 +64,7 @@ class WebSocketConnection(Connection):
 
     __slots__ = (
         "_backlog",
+        "_before",
         "_door",
         "_entry",
         "_errors",
@@ -86,6 +87,7 @@ class WebSocketConnection(Connection):
         self._backlog: deque[bytes] | None = None
         self.feeds: dict[str, Reader] = {}
         self._parser = Protocol(Side.SERVER, max_size=room.ws_max_message_bytes or None, logger=_SILENT)
+        self._before: Tally | None = None
         self._fragments: list[bytes] | None = None
         self._errors = 0
         self._held = 0
@@ -189,8 +191,14 @@ class WebSocketConnection(Connection):
 
     def unsubscribe(self, name: str) -> None:
         """Stop serving a feed. No event of it is written afterwards."""
-        self.room.hub.leave(self.feeds.pop(name))
+        reader = self.feeds.pop(name)
+        self.room.hub.leave(reader)
+        self._before = self.before()
+        self._before.add(reader)
         self.room.readers_changed()
+
+    def before(self) -> Tally:
+        return Tally() if self._before is None else self._before
 
     def readers(self) -> Iterable[Reader]:
         return self.feeds.values()
@@ -198,7 +206,7 @@ class WebSocketConnection(Connection):
     # Ending
 
     def farewell(self, why: Closing) -> bytes:
-        told = self.dialect.control(None, control.closing(why, retry_ms(self.room.random)), {})
+        told = self.dialect.control(None, control.closing(why, retry_ms(self.room.random, why)), {})
         if self._parser.state is State.OPEN:
             self._parser.send_close(why.code, why.reason)
         return told + b"".join(self._parser.data_to_send())
@@ -327,18 +335,3 @@ class WebSocketConnection(Connection):
         if self.transport is not None:
             self.write(last)
             self.transport.close()
-
-
-class TurnedAway(WebSocketConnection):
-    """A client that is accepted only to be told why it is not served: a page cannot see the status of a handshake."""
-
-    __slots__ = ("_why",)
-
-    def __init__(self, room: Room, route: str, dialect: Dialect, door: Door, why: Closing) -> None:
-        super().__init__(room, route, dialect, None, door, None)
-        self._why = why
-
-    def started(self) -> None:
-        if self.dialect is ENVELOPE:
-            self.write(reply("hello", connection=self.id, replica=self.room.replica, authenticated=False))
-        self.end(self._why)

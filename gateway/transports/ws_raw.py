@@ -104,10 +104,15 @@ class RawConnection(WebSocketConnection):
     async def _stored(self, storing: Awaitable[object]) -> None:
         try:
             await storing
+            outcome = "stored"
         except ClientError as error:
+            outcome = "refused"
             self.refuse(error)
         except UpstreamError:
+            outcome = "unknown"
             self.refuse(BadRequest("The message could not be stored; send it again.", code="not_stored"))
+
+        self.room.published["ws", outcome] += 1
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.core.dialect import ENVELOPE
 from gateway.core.errors import BadRequest, ClientError, Unauthorized
 from gateway.core.guard import Entry, Guard
-from gateway.core.ops import Auth, BadOp, Op, Ping, Ref, Subscribe, Unsubscribe, error_reply, parse_op, reply
+from gateway.core.ops import Auth, BadOp, Op, Ping, Ref, Subscribe, Unsubscribe, error_reply, hello, parse_op, reply
 from gateway.core.subjects import feed_name
 from gateway.transports.room import Room
 from gateway.transports.ws import Door, WebSocketConnection
@@ -32,7 +32,7 @@ class V1Connection(WebSocketConnection):
         self._max_subscriptions = max_subscriptions
 
     def started(self) -> None:
-        self.write(reply("hello", connection=self.id, replica=self.room.replica, authenticated=self.is_authenticated))
+        self.write(hello(self.id, self.room.replica, authenticated=self.is_authenticated))
         entry, self._entry = self._entry, None
         if entry is not None:
             self.entered(entry)

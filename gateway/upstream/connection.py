@@ -100,6 +100,7 @@ class NatsConnection:
         self._closed = asyncio.Event()
         self.connected = False
         self.reconnects = 0
+        self._was_up = False
         self.last_error = ""
 
     @property
@@ -233,6 +234,8 @@ class NatsConnection:
 
     def _up(self) -> None:
         self.connected = True
+        self.reconnects += self._was_up
+        self._was_up = True
         self.last_error = ""
         self._on_change(True)
 
@@ -253,7 +256,6 @@ class NatsConnection:
         self._down()
 
     async def _reconnected(self) -> None:
-        self.reconnects += 1
         self._up()
 
     async def _closed_for_good(self) -> None:

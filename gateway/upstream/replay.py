@@ -81,8 +81,8 @@ class Replay:
         self._hub = hub
         self._reads = reads
         self._usable = usable
-        self._snapshot_limit = snapshot_limit
-        self._max_event_bytes = max_event_bytes
+        self.snapshot_limit = snapshot_limit
+        self.max_event_bytes = max_event_bytes
         self._log = log
         self._seldom = Seldom(asyncio.get_running_loop().time)
         self._waiting: set[Reader] = set()
@@ -147,7 +147,7 @@ class Replay:
         state = await self._reads.api.info()
         if state.incarnation != hub.log.incarnation:
             raise UpstreamAway("the stream began anew")  # the tap finds out by itself, and everybody is told
-        answers = Answers(self._reads, state, snapshot_limit=self._snapshot_limit)
+        answers = Answers(self._reads, state, snapshot_limit=self.snapshot_limit)
         reading: list[Reader] = []
         refused: UpstreamError | None = None
         for number, reader in enumerate(sorted(readers, key=lambda each: each.feed.name)):
@@ -371,7 +371,7 @@ class Replay:
         topics: dict[bytes, Topic] = {}
         events = []
         for message in messages:
-            if self._max_event_bytes and len(message.payload) > self._max_event_bytes:
+            if self.max_event_bytes and len(message.payload) > self.max_event_bytes:
                 continue
             topic = topics.get(message.subject)
             if topic is None:

@@ -86,8 +86,8 @@ class Tap:
         self._reads = reads
         self._hub = hub
         self._intake = intake
-        self._linger_s = linger_s
-        self._warm_s = warm_s
+        self.linger_s = linger_s
+        self.warm_s = warm_s
         self._log = log
         self._now: Callable[[], float] = asyncio.get_running_loop().time
         self._seldom = Seldom(self._now)
@@ -133,7 +133,7 @@ class Tap:
             if self._open is None:
                 self._wake.set()
         elif self._open is not None and self._close_at is None:
-            self._close_at = self._now() + self._linger_s
+            self._close_at = self._now() + self.linger_s
             self._wake.set()
 
     def _receive(self, subject: bytes, headers: bytes | None, payload: bytes) -> None:
@@ -360,9 +360,9 @@ class Tap:
 
     async def _warm_from(self, state: StreamState) -> int:
         """The position from which the log is warmed."""
-        if not self._warm_s or state.last < state.first:
+        if not self.warm_s or state.last < state.first:
             return state.last
-        begin = datetime.now(UTC) - timedelta(seconds=self._warm_s)
+        begin = datetime.now(UTC) - timedelta(seconds=self.warm_s)
         batch = await self._reads.since(begin.isoformat().replace("+00:00", "Z"), ">")
         if not batch.messages:
             return state.last

@@ -27,6 +27,8 @@ class Gateway(Child):
             "NATSGATE_NATS_URL": nats_url,
             "NATSGATE_LISTEN": "127.0.0.1:0",
             "NATSGATE_LOG_FORMAT": "json",
+            "NATSGATE_DRAIN_DELAY_S": "0",
+            "NATSGATE_DRAIN_S": "0",
         }
         env |= {f"NATSGATE_{name}": value for name, value in settings.items()}
         made = subprocess.run(

@@ -43,6 +43,8 @@ class Gateway:
             "NATS_URL": nats_url,
             "LISTEN": "127.0.0.1:0",
             "LOG_FORMAT": "json",
+            "DRAIN_DELAY_S": 0,
+            "DRAIN_S": 0,
             **(settings or {}),
         }
         self.host = "127.0.0.1"
@@ -71,8 +73,8 @@ class Gateway:
         self.directory.mkdir(parents=True, exist_ok=True)
         command = [NATSGATE, "serve"]
         if self._config is not None:
-            (self.directory / "natsgate.toml").write_text(self._config)
-            command += ["--config", str(self.directory / "natsgate.toml")]
+            self.config_file.write_text(self._config)
+            command += ["--config", str(self.config_file)]
         with self._log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 command,
@@ -132,6 +134,21 @@ class Gateway:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
         raise RuntimeError("no VmRSS")
+
+    @property
+    def config_file(self) -> Path:
+        """The file of `--config`."""
+        return self.directory / "natsgate.toml"
+
+    def reload(self, *, timeout_s: float = 10.0) -> dict[str, Any]:
+        """Send SIGHUP; the line that says what became of it."""
+
+        def said() -> list[dict[str, Any]]:
+            return [line for line in self.logs() if line["event"] in ("reloaded", "reload_failed")]
+
+        before = len(said())
+        os.kill(self.pid, signal.SIGHUP)
+        return wait_until(lambda: said()[before:], "a reload is answered in the log", timeout_s=timeout_s)[0]
 
     def terminate(self) -> None:
         """Send SIGTERM and do not wait."""

@@ -1,0 +1,177 @@
+"""The numbers behind `/metrics`, read from where they are counted when Prometheus asks."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+
+from gateway import __version__
+from gateway.core.hub import Hub
+from gateway.core.intake import Intake
+from gateway.door import Gate
+from gateway.identity import Identity
+from gateway.metrics import Sample, Sampler
+from gateway.transports.room import Room
+from gateway.upstream.connection import NatsConnection
+from gateway.upstream.replay import Replay
+from gateway.upstream.tap import Tap
+
+
+class Samples(Sampler):
+    """All numbers of a replica but those that are observed as they happen (see `Metrics`).
+
+    Args:
+        hub, room, intake, tap, replay, nats, identity, gate: where things are counted.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        room: Room,
+        intake: Intake,
+        tap: Tap,
+        replay: Replay,
+        nats: NatsConnection,
+        identity: Identity,
+        gate: Gate,
+    ) -> None:
+        self._hub = hub
+        self._room = room
+        self._intake = intake
+        self._tap = tap
+        self._replay = replay
+        self._nats = nats
+        self._identity = identity
+        self._gate = gate
+
+    def samples(self) -> Iterable[Sample]:
+        yield from self._of_connections()
+        yield from self._of_events()
+        yield from self._of_nats()
+        yield from self._of_identity()
+
+    def _of_connections(self) -> Iterator[Sample]:
+        room, hub = self._room, self._hub
+        yield Sample(
+            "natsgate_build_info",
+            "This build; always 1.",
+            {(__version__, platform.python_version()): 1.0},
+            ("version", "python"),
+        )
+        yield Sample(
+            "natsgate_connections",
+            "Open connections.",
+            _floats(room.current),
+            ("transport", "route"),
+        )
+        yield Sample(
+            "natsgate_connections_opened_total",
+            "Connections opened.",
+            _floats(room.opened),
+            ("transport", "route"),
+        )
+        yield Sample(
+            "natsgate_connections_closed_total",
+            "Connections ended, by reason.",
+            _floats(room.closed),
+            ("transport", "reason"),
+        )
+        yield Sample(
+            "natsgate_requests_rejected_total",
+            "Requests refused, by reason.",
+            _by_one(room.rejected),
+            ("reason",),
+        )
+        yield Sample(
+            "natsgate_feeds",
+            "Feeds that are served: SSE connections and WebSocket subscriptions.",
+            {(): len(hub.readers)},
+        )
+        yield Sample(
+            "natsgate_connections_behind",
+            "Connections that are not at the head: they read forward, wait, or their socket is full.",
+            {(): hub.behind},
+        )
+        yield Sample(
+            "natsgate_publishes_total",
+            "Events of clients, by the way they came and what became of them.",
+            _floats(room.published),
+            ("via", "outcome"),
+        )
+
+    def _of_events(self) -> Iterator[Sample]:
+        hub, log = self._hub, self._hub.log
+        delivered = hub.fan_out.delivered
+        yield Sample(
+            "natsgate_events_received_total",
+            "Events received from the stream's live path, by the first token of their subject.",
+            {(root.decode("ascii"),): float(number) for root, number in self._intake.received.items()},
+            ("root",),
+        )
+        yield Sample(
+            "natsgate_events_dropped_total",
+            "Messages that no client gets, by reason.",
+            _by_one(log.dropped),
+            ("reason",),
+        )
+        yield Sample(
+            "natsgate_deliveries_total",
+            "Events written to clients, once for each client.",
+            {(name,): float(each.events) for name, each in delivered.items()},
+            ("transport",),
+        )
+        yield Sample(
+            "natsgate_sent_bytes_total",
+            "Bytes of events written to clients.",
+            {(name,): float(each.bytes) for name, each in delivered.items()},
+            ("transport",),
+        )
+        yield Sample(
+            "natsgate_replayed_events_total",
+            "Events written to clients that read forward, by where they were read.",
+            _by_one(hub.replayed),
+            ("source",),
+        )
+        yield Sample(
+            "natsgate_replays_total",
+            "Clients that read forward, by where from and how it ended.",
+            {("log", "done"): float(hub.resumed)}
+            | {("stream", outcome): float(number) for outcome, number in self._replay.outcomes.items()},
+            ("source", "outcome"),
+        )
+        yield Sample("natsgate_gaps_total", "Gaps told to clients, by reason.", _by_one(hub.gaps), ("reason",))
+        yield Sample("natsgate_log_bytes", "Bytes held by the event log.", {(): log.bytes})
+        yield Sample("natsgate_log_events", "Events held by the event log.", {(): len(log)})
+
+    def _of_nats(self) -> Iterator[Sample]:
+        yield Sample(
+            "natsgate_holes_repaired_total",
+            "Holes of the live path that were filled from the stream, by what found them.",
+            _by_one(self._tap.repaired),
+            ("found_by",),
+        )
+        yield Sample("natsgate_nats_connected", "1 while NATS is connected, else 0.", {(): float(self._nats.connected)})
+        yield Sample("natsgate_nats_reconnects_total", "Reconnects to NATS.", {(): self._nats.reconnects})
+        yield Sample("natsgate_nats_subscriptions", "Subscriptions for events on NATS.", {(): self._nats.subscriptions})
+
+    def _of_identity(self) -> Iterator[Sample]:
+        yield Sample(
+            "natsgate_auth_failures_total",
+            "Tokens and origins that were refused, by reason.",
+            _by_one(self._identity.failures),
+            ("reason",),
+        )
+        yield Sample(
+            "natsgate_auth_cache_bytes",
+            "Bytes held of verified tokens and of services' answers.",
+            _by_one({"tokens": self._identity.cached_bytes, "services": self._gate.services.cache.bytes}),
+            ("cache",),
+        )
+
+
+def _floats(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, ...], float]:
+    return {labels: float(number) for labels, number in counts.items()}
+
+
+def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], float]:
+    return {(label,): float(number) for label, number in counts.items()}

@@ -1,0 +1,58 @@
+"""A WebSocket that is accepted only to say why not: a page cannot see the status of a handshake, but a close code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.core import control, frames
+from gateway.core.closing import Closing
+from gateway.core.dialect import ENVELOPE, Dialect
+from gateway.core.ops import hello
+from gateway.core.reader import Reader
+from gateway.core.schedule import retry_ms
+from gateway.transports.connection import Connection
+from gateway.transports.room import Room
+
+
+class RefusedConnection(Connection):
+    """Says `closing`, where its dialect has a word for it, and closes.
+
+    Args:
+        room, route, dialect: see `Connection`.
+        why: what it is closed for.
+    """
+
+    __slots__ = ("_why",)
+
+    transport_name = "ws"
+
+    def __init__(self, room: Room, route: str, dialect: Dialect, why: Closing) -> None:
+        super().__init__(room, route, dialect, None)
+        self._why = why
+
+    def admitted(self) -> None:
+        """It never is: it counts as a refused request."""
+
+    def started(self) -> None:
+        if self.dialect is ENVELOPE:
+            self.write(hello(self.id, self.room.replica, authenticated=False))  # the first word, to everybody
+        self.end(self._why)
+
+    def finish(self) -> None:
+        """Close our side. The client answers the close frame and closes its own; what it sends is read away, since on
+        unread bytes the kernel answers with a reset, which can overtake ours. The sweep sees to those that stay."""
+        if self.transport is not None:
+            self.transport.write_eof()
+
+    def readers(self) -> Iterable[Reader]:
+        return ()
+
+    def farewell(self, why: Closing) -> bytes:
+        told = self.dialect.control(None, control.closing(why, retry_ms(self.room.random, why)), {})
+        return told + frames.close(why.code, why.reason)
+
+    def beat(self, now: float) -> None:
+        """Nothing is due to it."""
+
+    def data_received(self, data: bytes) -> None:
+        """Whatever it says, it is not served."""
