@@ -147,22 +147,24 @@ class App:
                 505,
                 "A stream needs HTTP/1.1. Behind nginx: proxy_http_version 1.1; proxy_set_header Connection ''.",
             )
-        self._room.admit()
-        query = parse_query(
-            request.query_params.multi_items(),
-            last_event_id=request.headers.get("last-event-id"),
-            snapshot=spec is not None and spec.snapshot,
-        )
-        door = Door(self._gate, spec, parameters, query)
-        principal = await self._identify(request)
-        if principal is None:
-            raise no_token()
-        if spec is None and not query.subjects:
-            parse_filters((), (), 0)  # says what a query looks like
-        guard = self._gate.guard(principal)
-        entry = await door.enter(guard)
+        remote = self._gate.remote(request)
+        with self._room.admission.entering(remote):
+            query = parse_query(
+                request.query_params.multi_items(),
+                last_event_id=request.headers.get("last-event-id"),
+                snapshot=spec is not None and spec.snapshot,
+            )
+            door = Door(self._gate, spec, parameters, query)
+            principal = await self._identify(request)
+            if principal is None:
+                raise no_token()
+            if spec is None and not query.subjects:
+                parse_filters((), (), 0)  # says what a query looks like
+            self._room.admission.require_room_for(principal.sub)
+            guard = self._gate.guard(principal)
+            entry = await door.enter(guard)
         headers = self._gate.authenticator.origins.headers(request.headers.get("origin"))
-        return Handover(SseConnection(self._room, label, guard, entry, named=query.named, headers=headers))
+        return Handover(SseConnection(self._room, label, guard, remote, entry, named=query.named, headers=headers))
 
     async def websocket(
         self, websocket: WebSocket, label: str, spec: RouteSpec | None, parameters: dict[str, str]
@@ -179,30 +181,33 @@ class App:
             await self.deny(websocket, error)
             return
         connection: Connection
+        remote = self._gate.remote(websocket)
         try:
-            self._room.admit()
-            principal = await self._identify(websocket)
-            guard = self._gate.nobody_yet() if principal is None else self._gate.guard(principal)
-            entry = None if principal is None else await door.enter(guard)
+            with self._room.admission.entering(remote):
+                principal = await self._identify(websocket)
+                if principal is not None:
+                    self._room.admission.require_room_for(principal.sub)
+                guard = self._gate.nobody_yet() if principal is None else self._gate.guard(principal)
+                entry = None if principal is None else await door.enter(guard)
         except ClientError as error:
             if error.closing is None:
                 await self.deny(websocket, error)
                 return
-            self._room.reject(error.code)
+            self._room.reject(error.code, remote)
             dialect = ENVELOPE if not raw else RAW_WITH_CONTROL if query.control else RAW
-            connection = RefusedConnection(self._room, label, dialect, error.closing)
+            connection = RefusedConnection(self._room, label, dialect, remote, error.closing)
         else:
             if raw:
-                connection = RawConnection(self._room, label, guard, door, entry, control=query.control)
+                connection = RawConnection(self._room, label, guard, remote, door, entry, control=query.control)
             else:
                 most = self._gate.settings.max_subscriptions
-                connection = V1Connection(self._room, label, guard, door, entry, max_subscriptions=most)
+                connection = V1Connection(self._room, label, guard, remote, door, entry, max_subscriptions=most)
         await websocket.accept(subprotocol=subprotocol)
         detach(websocket.scope, connection)
 
     async def deny(self, websocket: WebSocket, error: ClientError) -> None:
         """Refuse a handshake with a status."""
-        self._room.reject(error.code)
+        self._room.reject(error.code, self._gate.remote(websocket))
         await websocket.send_denial_response(problem(error.status, error.title, error.detail))
 
     async def _identify(self, connection: HTTPConnection, *, streams: bool = True) -> Principal | None:
@@ -244,14 +249,14 @@ class App:
 
     async def _client_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, ClientError)
-        self._room.reject(error.code)
+        self._room.reject(error.code, self._gate.remote(connection))
         return refusal(error, connection, partial(retry_ms, self._room.random))
 
     async def _http_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status = error.status_code
         reason, title, detail = _HTTP_ERRORS.get(status, ("bad_request", "Error", error.detail))
-        self._room.reject(reason)
+        self._room.reject(reason, self._gate.remote(connection))
         return problem(status, title, detail or error.detail, dict(error.headers) if error.headers else None)
 
     # Health

@@ -8,8 +8,11 @@ from dataclasses import replace
 from functools import partial
 from random import Random
 
+from starlette.requests import HTTPConnection
+
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.services import Services, Verdict
+from gateway.core.addresses import client_address
 from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
 from gateway.core.errors import BadRequest, ComeBack, Forbidden, Hidden
@@ -80,6 +83,11 @@ class Gate:
             left_s += self.settings.jwt_leeway_s  # taken although it is over, since clocks differ
         ends_at = self.now() + max(0.0, left_s) + self._random.uniform(0, EXPIRY_SPREAD_S)
         return Guard(principal, ends_at, Closing.TOKEN_EXPIRED)
+
+    def remote(self, connection: HTTPConnection) -> str:
+        """The address of the client, behind the proxies that we trust."""
+        peer = connection.client.host if connection.client is not None else ""
+        return client_address(peer, connection.headers.getlist("x-forwarded-for"), self.settings.trusted_proxies)
 
     def nobody_yet(self) -> Guard:
         """The guard of a WebSocket whose client has yet to say who it is."""

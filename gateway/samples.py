@@ -10,7 +10,9 @@ from gateway.core.hub import Hub
 from gateway.core.intake import Intake
 from gateway.door import Gate
 from gateway.identity import Identity
+from gateway.memory import Memory
 from gateway.metrics import Sample, Sampler
+from gateway.transports.http_server import Limits
 from gateway.transports.room import Room
 from gateway.upstream.connection import NatsConnection
 from gateway.upstream.replay import Replay
@@ -21,7 +23,7 @@ class Samples(Sampler):
     """All numbers of a replica but those that are observed as they happen (see `Metrics`).
 
     Args:
-        hub, room, intake, tap, replay, nats, identity, gate: where things are counted.
+        hub, room, intake, tap, replay, nats, identity, gate, memory, limits: where things are counted.
     """
 
     def __init__(
@@ -34,6 +36,8 @@ class Samples(Sampler):
         nats: NatsConnection,
         identity: Identity,
         gate: Gate,
+        memory: Memory,
+        limits: Limits,
     ) -> None:
         self._hub = hub
         self._room = room
@@ -43,6 +47,8 @@ class Samples(Sampler):
         self._nats = nats
         self._identity = identity
         self._gate = gate
+        self._memory = memory
+        self._limits = limits
 
     def samples(self) -> Iterable[Sample]:
         yield from self._of_connections()
@@ -81,6 +87,11 @@ class Samples(Sampler):
             "Requests refused, by reason.",
             _by_one(room.rejected),
             ("reason",),
+        )
+        yield Sample(
+            "natsgate_requests_waiting",
+            "Connections whose request is not whole yet.",
+            {(): len(self._limits.waiting)},
         )
         yield Sample(
             "natsgate_feeds",
@@ -166,6 +177,16 @@ class Samples(Sampler):
             "Bytes held of verified tokens and of services' answers.",
             _by_one({"tokens": self._identity.cached_bytes, "services": self._gate.services.cache.bytes}),
             ("cache",),
+        )
+        yield Sample(
+            "natsgate_memory_limit_bytes",
+            "Memory above 90 % of which new connections are turned away, in bytes; 0: no limit.",
+            {(): self._memory.limit_bytes},
+        )
+        yield Sample(
+            "natsgate_memory_used_bytes",
+            "Memory that counts against that limit, in bytes.",
+            {(): self._memory.used_bytes},
         )
 
 

@@ -29,10 +29,12 @@ from gateway.core.stream import StreamShape
 from gateway.door import Gate
 from gateway.identity import Identity
 from gateway.logs import Seldom, logger
+from gateway.memory import Memory
 from gateway.metrics import Metrics
 from gateway.reload import Reload
 from gateway.samples import Samples
-from gateway.settings import Address, Settings
+from gateway.settings import Settings
+from gateway.transports.admission import Admission
 from gateway.transports.drain import Drain
 from gateway.transports.http_server import HttpServer, Limits, bind
 from gateway.transports.journal import Journal
@@ -43,6 +45,7 @@ from gateway.upstream.connection import NatsConnection, connect_options
 from gateway.upstream.reads import StreamReads
 from gateway.upstream.replay import Replay
 from gateway.upstream.tap import Tap
+from gateway.values import Address
 from gateway.watchdog import Watchdog
 
 SHUTDOWN_S = 2
@@ -93,6 +96,7 @@ class Replica:
         self._reload = Reload(lambda: self._settings, load, self.reloaded, logger())
         self._log = logger()
         random = Random()
+        self._memory = Memory(settings.memory_limit_bytes, loop.time)
         self._revoked = Revoked()
         self._identity = Identity(settings, self._revoked, random=random, now=loop.time, log=self._log)
         self._feeds = Feeds()
@@ -170,6 +174,13 @@ class Replica:
             ws_pong_timeout_s=settings.ws_pong_timeout_s,
             ws_max_message_bytes=settings.ws_max_message_bytes,
             ws_max_errors=settings.ws_max_errors,
+            inbound_rate=settings.inbound_rate,
+            admission=Admission(
+                most=settings.max_connections,
+                most_per_sub=settings.max_connections_per_sub,
+                most_per_address=settings.max_connections_per_ip,
+                memory_full=lambda: self._memory.full,
+            ),
         )
         services = Services(self._ask, self._where, now=loop.time, log=self._log)
         self._gate = Gate(
@@ -182,13 +193,22 @@ class Replica:
             wall=time.time,
             random=random,
         )
+        self._limits = Limits(settings.max_header_bytes, settings.request_timeout_s, loop.time, self._room.reject)
         self._metrics = Metrics(
             Samples(
-                self._hub, self._room, self._intake, self._tap, self._replay, self._nats, self._identity, self._gate
+                self._hub,
+                self._room,
+                self._intake,
+                self._tap,
+                self._replay,
+                self._nats,
+                self._identity,
+                self._gate,
+                self._memory,
+                self._limits,
             )
         )
         self._watchdog = Watchdog(loop.call_later, self._metrics.lag.observe, self._log)
-        self._limits = Limits(settings.max_header_bytes, settings.request_timeout_s, loop.time, self._room.reject)
         self._seldom = Seldom(loop.time)
         self._hub.on_flush = self._delivered
         self._event_log.on_drop = self._dropped
@@ -268,6 +288,11 @@ class Replica:
         room.ws_pong_timeout_s = settings.ws_pong_timeout_s
         room.ws_max_message_bytes = settings.ws_max_message_bytes
         room.ws_max_errors = settings.ws_max_errors
+        room.inbound_rate = settings.inbound_rate
+        room.admission.most = settings.max_connections
+        room.admission.most_per_sub = settings.max_connections_per_sub
+        room.admission.most_per_address = settings.max_connections_per_ip
+        self._memory.set_limit(settings.memory_limit_bytes)
         self._sweep.period_s = _period_s(settings)
         self._limits.header_bytes = settings.max_header_bytes
         self._limits.request_s = settings.request_timeout_s

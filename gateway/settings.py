@@ -8,7 +8,6 @@ The environment wins over the file. 0 means "no limit" unless a description says
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import os
 import re
 import socket
@@ -29,8 +28,24 @@ from pydantic import (
 )
 
 from gateway.core.errors import ConfigError
-from gateway.core.origins import parse_origin
 from gateway.core.routes import RouteSpec
+from gateway.values import (
+    Address,
+    Bytes,
+    Count,
+    HttpUrl,
+    Listen,
+    Name,
+    NatsUrl,
+    Origin,
+    PositiveSeconds,
+    Prefix,
+    Proxy,
+    Root,
+    Seconds,
+    Secret,
+    words,
+)
 from publishers.wire import DEFAULT_ROOTS
 
 PREFIX = "NATSGATE_"
@@ -40,91 +55,6 @@ called natsgate. They are none of ours. NATSGATE_TOKEN is what `natsgate tail` s
 
 _SECRET = ("nats_url", "nats_nkey", "nats_password", "nats_token", "jwt_secret", "ticket_secret", "jwks_url")
 """Settings whose values are never shown. A NATS URL may hold a password."""
-
-LEAST_SECRET_BYTES = 32
-"""RFC 7518, section 3.2: a key for HS256 has as many bytes as the hash."""
-
-_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-
-
-def _bytes(value: object) -> object:
-    shape = re.fullmatch(r"\s*(\d+)\s*([kmg]?i?b?)\s*", value, re.IGNORECASE) if isinstance(value, str) else None
-    if shape is None or shape[2].lower() not in _UNITS:
-        return value
-    return int(shape[1]) * _UNITS[shape[2].lower()]
-
-
-def _words(value: object) -> object:
-    return tuple(re.split(r"[,\s]+", value.strip(", \t\n"))) if isinstance(value, str) and value.strip() else value
-
-
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Address(BaseModel):
-    """Where to listen."""
-
-    model_config = ConfigDict(frozen=True)
-    host: str
-    port: int = Field(ge=0, le=65535)
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-
-def _address(value: object) -> object:
-    shape = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]\s]*)):(\d{1,5})", value) if isinstance(value, str) else None
-    if shape is None:
-        if isinstance(value, str):
-            raise ValueError("give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
-        return value
-    return Address(host=shape[1] or shape[2] or "0.0.0.0", port=int(shape[3]))  # noqa: S104 - asked for by an empty host
-
-
-def _nats_url(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"(nats|tls|ws|wss)://[^\s/]+/?", value):
-        raise ValueError("give NATS servers as nats://host:4222, tls://host:4222 or ws://host:443")
-    return value
-
-
-def _http_url(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
-        raise ValueError("give a URL such as https://issuer.example.com/.well-known/jwks.json, without a login in it")
-    return value
-
-
-def _secret_text(value: object) -> object:
-    if isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) < LEAST_SECRET_BYTES:
-        raise ValueError(f"give at least {LEAST_SECRET_BYTES} bytes; a new one: openssl rand -base64 48")
-    return value
-
-
-def _origin(value: object) -> object:
-    return parse_origin(value) if isinstance(value, str) else value
-
-
-HttpUrl = Annotated[str, BeforeValidator(_http_url)]
-Secret = Annotated[SecretStr, BeforeValidator(_secret_text)]
-Origin = Annotated[str, BeforeValidator(_origin)]
-NatsUrl = Annotated[str, BeforeValidator(_nats_url)]
-Listen = Annotated[Address, BeforeValidator(_address)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
-Root = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)]
-Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=255)]
 
 
 class Settings(BaseModel):
@@ -139,7 +69,7 @@ class Settings(BaseModel):
     metrics_listen: Listen | None = Field(
         default=None, description="Where to serve /metrics (and only there); absent: on LISTEN."
     )
-    nats_url: Annotated[tuple[NatsUrl, ...], BeforeValidator(_words), Field(min_length=1)] = Field(
+    nats_url: Annotated[tuple[NatsUrl, ...], BeforeValidator(words), Field(min_length=1)] = Field(
         default=("nats://127.0.0.1:4222",), description="NATS servers, comma-separated."
     )
     nats_creds: str | None = Field(default=None, description="Path of a NATS credentials file.")
@@ -151,7 +81,7 @@ class Settings(BaseModel):
     nats_cert: str | None = Field(default=None, description="Path of the client certificate for NATS.")
     nats_key: str | None = Field(default=None, description="Path of the key of NATS_CERT.")
     stream: Name = Field(default="EVENTS", description="The JetStream stream that stores all events.")
-    roots: Annotated[tuple[Root, ...], BeforeValidator(_words), Field(min_length=1)] = Field(
+    roots: Annotated[tuple[Root, ...], BeforeValidator(words), Field(min_length=1)] = Field(
         default=DEFAULT_ROOTS, description="First tokens of the subjects that the stream stores."
     )
     live_prefix: Prefix = Field(default="live", description="Prefix under which the stream republishes what it stored.")
@@ -170,7 +100,7 @@ class Settings(BaseModel):
         default=None, description="URL of the issuer's keys, a JSON Web Key Set; fetched every 5 minutes."
     )
     jwt_issuer: str | None = Field(default=None, description="What a token's `iss` has to be; absent: anything.")
-    jwt_audience: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+    jwt_audience: Annotated[tuple[str, ...], BeforeValidator(words)] = Field(
         default=(), description="What a token's `aud` has to hold one of, comma-separated; absent: anything."
     )
     jwt_leeway_s: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)] = Field(
@@ -186,7 +116,7 @@ class Settings(BaseModel):
     allow_access_token: bool = Field(
         default=False, description="Take tokens from `?access_token=`, where they end up in proxies' logs."
     )
-    allowed_origins: Annotated[tuple[Origin, ...], BeforeValidator(_words)] = Field(
+    allowed_origins: Annotated[tuple[Origin, ...], BeforeValidator(words)] = Field(
         default=(), description="Origins beside the own one whose pages may use this gateway, comma-separated."
     )
     auth_timeout_s: Seconds = Field(
@@ -194,6 +124,23 @@ class Settings(BaseModel):
         description="Seconds a WebSocket client without a token has to send its `auth` message. 0: no limit.",
     )
     insecure: bool = Field(default=False, description="Allow AUTH=none on an address that other machines can reach.")
+    trusted_proxies: Annotated[tuple[Proxy, ...], BeforeValidator(words)] = Field(
+        default=(),
+        description="Addresses or networks of proxies whose X-Forwarded-For is believed, comma-separated.",
+    )
+    max_connections: Count = Field(default=20000, description="Connections that this replica takes.")
+    max_connections_per_sub: Count = Field(default=50, description="Connections of one user (`sub`), on this replica.")
+    max_connections_per_ip: Count = Field(
+        default=0, description="Connections of one address (of one /64 for IPv6), on this replica. See TRUSTED_PROXIES."
+    )
+    inbound_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        default=20,
+        description="Messages per second that a WebSocket client may send, as an average over 10 s; more end it.",
+    )
+    memory_limit_bytes: Bytes | None = Field(
+        default=None,
+        description="Memory above 90 % of which new connections are turned away, bytes. Absent: the cgroup's. 0: none.",
+    )
     heartbeat_s: PositiveSeconds = Field(
         default=15, description="Silence after which an SSE client gets a comment, seconds."
     )

@@ -21,7 +21,7 @@ IMPURE = {
 ONE_DOOR = {
     "uvicorn": {"gateway.transports.http_server"},
     "prometheus_client": {"gateway.metrics"},
-    "pydantic": {"gateway.settings", "gateway.core.routes"},
+    "pydantic": {"gateway.settings", "gateway.values", "gateway.core.routes"},
     "structlog": {"gateway.logs"},
     "jwt": {"gateway.auth.jose", "gateway.commands.token"},
     "cryptography": {"gateway.auth.jose"},

@@ -9,7 +9,7 @@ GatewayError
 │   ├── NotFound           404: no such route
 │   │   └── Hidden         404: there is one, but a service says that this client is not to know
 │   ├── Unprocessable      422: well-formed, but a needed field is missing
-│   └── ComeBack           503: not now; the client is to come again
+│   └── ComeBack           503 or 429: not now; the client is to come again
 ├── UpstreamError          NATS is away, slow, or answered with an error; retried by us
 │   ├── UpstreamAway       no connection, no responder or no answer in time
 │   └── UpstreamRefused    the server answered with an error: `code` and `description` are its own
@@ -119,10 +119,12 @@ class ComeBack(ClientError):
     status = 503
     title = "Service Unavailable"
 
-    def __init__(self, detail: str, *, why: Closing = Closing.OVERLOADED) -> None:
+    def __init__(self, detail: str, *, why: Closing = Closing.OVERLOADED, too_many: bool = False) -> None:
         super().__init__(detail, code=why.reason)
         self.why = why
         self.closing = why
+        if too_many:  # of this client's: RFC 6585, section 4
+            self.status, self.title = 429, "Too Many Requests"
 
 
 class UpstreamError(GatewayError):

@@ -42,11 +42,6 @@ def _unacknowledged(transport: asyncio.Transport) -> int:
         return 0  # the socket went this moment; connection_lost is on its way
 
 
-def _address(transport: asyncio.Transport) -> str:
-    peer = transport.get_extra_info("peername")
-    return str(peer[0]) if isinstance(peer, tuple) else ""
-
-
 class Connection(asyncio.Protocol):
     """What SSE and WebSocket connections have in common.
 
@@ -59,7 +54,7 @@ class Connection(asyncio.Protocol):
         guard: whose it is, and for how long; None: everybody's, for ever.
         paused: whether the socket's buffers are full.
         ending: why it is being ended by us; None while it is served.
-        remote: the address that it came from, for the log.
+        remote: the address that it came from.
         began_at, ends_at: when it was taken over, and when it is sent away for its age (monotonic seconds).
     """
 
@@ -85,7 +80,7 @@ class Connection(asyncio.Protocol):
 
     transport_name = ""
 
-    def __init__(self, room: Room, route: str, dialect: Dialect, guard: Guard | None) -> None:
+    def __init__(self, room: Room, route: str, dialect: Dialect, guard: Guard | None, remote: str) -> None:
         self.room = room
         self.guard = guard
         self.dialect = dialect
@@ -95,7 +90,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.paused = False
         self.ending: Closing | None = None
-        self.remote = ""
+        self.remote = remote
         self.touched_at = self.began_at = room.now()
         self.ends_at = self.began_at + lifetime_s(room.random, room.max_age_s)
         self._deadline = 0.0
@@ -161,20 +156,23 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         connections.add(self)
         transport.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
-        self.remote = _address(transport)
         self.room.sweep.add(self)
-        self.admitted()
+        crowded = self.admitted()
         self.started()
-        if self.room.leaving:
-            self.end(Closing.DRAINING)  # it was still being looked at when the others were told to go
+        if crowded is not None:
+            self.end(crowded)  # there was room when it was still being looked at
 
-    def admitted(self) -> None:
-        """It is a connection from now on: count it, and say so."""
+    def admitted(self) -> Closing | None:
+        """It is a connection from now on: count it, and say so. Why it has to go again, if it has to."""
         key = (self.transport_name, self.route)
         self.room.opened[key] += 1
         self.room.current[key] += 1
         self._counted = True
+        crowded = self.room.admission.entered(self.remote)
+        if self.sub:
+            crowded = self.room.admission.named(self.sub) or crowded
         self.room.journal.opened(self)
+        return crowded
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the socket."""
@@ -216,6 +214,7 @@ class Connection(asyncio.Protocol):
         self.room.readers_changed()
         if self._counted:
             self._counted = False
+            self.room.admission.left(self.remote, self.sub)
             self.room.current[(self.transport_name, self.route)] -= 1
             self.room.closed[(self.transport_name, why.reason)] += 1
             self.room.journal.closed(self, why, tally)

@@ -54,7 +54,7 @@ class Drain:
         self._log.info("draining", connections=self._open, delay_s=delay_s, drain_s=drain_s)
         begun = now()
         await asyncio.sleep(delay_s)
-        room.leaving = True
+        room.admission.leaving = True
         leaving = [each for each in room.sweep if isinstance(each, Connection) and each.ending is None]
         room.random.shuffle(leaving)
         spread_at = told_at = now()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import sys
 from collections.abc import Callable, Generator
@@ -47,6 +48,9 @@ KERNEL_PATIENCE_S = 10.0
 
 EARLY_BYTES = 128 * 1024
 """What a WebSocket client may send before its connection is served; more ends it."""
+
+MOST_WAITING = 4096
+"""Connections whose request is not whole yet. Some 20 KiB each, they take 80 MiB at most."""
 
 BACKLOG = 4096
 """Connections that wait to be accepted: the herd of a restart comes at once."""
@@ -81,15 +85,15 @@ class Limits:
         request_s: from the connection (or the first byte of a later request) to the whole request; 0 means no limit.
         now: monotonic seconds.
         refused: told of the reason of each refusal.
-        waiting: connections whose request is not whole yet. They leave it at once when it is: what held on to them
-            would keep every one of a herd in memory.
+        waiting: connections whose request is not whole yet, the oldest first. They leave it at once when it is: what
+            held on to them would keep every one of a herd in memory.
     """
 
     header_bytes: int
     request_s: float
     now: Callable[[], float]
     refused: Callable[[str], None]
-    waiting: set[HttpProtocol] = field(default_factory=set)
+    waiting: dict[HttpProtocol, None] = field(default_factory=dict)
 
     @property
     def gone(self) -> bool:
@@ -99,8 +103,19 @@ class Limits:
     def swept(self, now: float) -> None:
         """For the sweep: requests that are not whole in time end their connections."""
         for each in [each for each in self.waiting if now >= each.due]:
-            self.waiting.discard(each)
+            del self.waiting[each]
             each.too_late()
+
+    def wait_for(self, each: HttpProtocol) -> None:
+        """A connection begins to wait for a request. Where too many do, the oldest is given up: those who mean it are
+        done in no time, and those who only hold the door are the oldest."""
+        self.waiting.pop(each, None)
+        self.waiting[each] = None
+        if len(self.waiting) > MOST_WAITING:
+            oldest = next(iter(self.waiting))
+            del self.waiting[oldest]
+            self.refused("too_many_waiting")
+            oldest.transport.abort()
 
 
 _REFUSALS = {
@@ -128,13 +143,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._wait_for_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.limits.waiting.discard(self)
+        self.limits.waiting.pop(self, None)
         super().connection_lost(exc)
 
     def _wait_for_request(self) -> None:
-        if self.limits.request_s:
-            self.due = self.limits.now() + self.limits.request_s
-            self.limits.waiting.add(self)
+        self.due = self.limits.now() + self.limits.request_s if self.limits.request_s else math.inf
+        self.limits.wait_for(self)
 
     def too_late(self) -> None:
         """The request did not come in time."""
@@ -149,12 +163,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._wait_for_request()
 
     def on_message_complete(self) -> None:
-        self.limits.waiting.discard(self)
+        self.limits.waiting.pop(self, None)
         self._head_bytes = 0
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        self.limits.waiting.discard(self)
+        self.limits.waiting.pop(self, None)
         super().handle_websocket_upgrade()
         protocol = cast(WebSocketProtocol, self.transport.get_protocol())
         if not protocol.handshake_initiated:
@@ -217,7 +231,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return  # the client went while its request was looked at
         self._unset_keepalive_if_required()
-        self.limits.waiting.discard(self)
+        self.limits.waiting.pop(self, None)
         transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
         self.connections.discard(self)
         self.pipeline.clear()

@@ -56,8 +56,8 @@ class Journal:
                 gaps=tally.gaps,
             )
 
-    def rejected(self, reason: str) -> None:
-        """A request becomes no connection. A herd of them is one line every few seconds."""
+    def rejected(self, reason: str, remote: str) -> None:
+        """A request becomes no connection. A herd of them is one line every few seconds, which names the last one."""
         held = self._seldom.due(reason)
         if held is not None:
-            self._log.info("request_rejected", reason=reason, held_back=held)
+            self._log.info("request_rejected", reason=reason, remote=remote, held_back=held)

@@ -11,10 +11,9 @@ from itertools import count
 from random import Random
 from typing import Any
 
-from gateway.core.closing import Closing
-from gateway.core.errors import ComeBack
 from gateway.core.hub import Hub
 from gateway.core.rights import Principal
+from gateway.transports.admission import Admission
 from gateway.transports.journal import Journal
 from gateway.transports.sweep import Sweep
 
@@ -33,9 +32,9 @@ class Room:
         revoked: whether a principal's token was revoked.
         upstream_up: whether NATS and the stream can be used.
         journal: tells the log who came and went.
-        heartbeat_s, write_timeout_s, max_age_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors:
-            settings; they may change while it is open.
-        leaving: whether everybody is being sent to another replica.
+        heartbeat_s, write_timeout_s, max_age_s, ws_ping_s, ws_pong_timeout_s, ws_max_message_bytes, ws_max_errors,
+            inbound_rate: settings; they may change while it is open.
+        admission: counts connections, and turns away those that are too many.
         opened, closed, current: counts by (transport, route), (transport, reason), (transport, route).
         rejected: requests that became no connection, by reason.
         tasks: what runs for connections besides the loop's callbacks: at most one each, rarely.
@@ -58,7 +57,8 @@ class Room:
     ws_pong_timeout_s: float
     ws_max_message_bytes: int
     ws_max_errors: int
-    leaving: bool = False
+    inbound_rate: float
+    admission: Admission
     opened: Counter[tuple[str, str]] = field(default_factory=Counter)
     closed: Counter[tuple[str, str]] = field(default_factory=Counter)
     current: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -79,16 +79,7 @@ class Room:
         """A name for a connection, unique among all replicas."""
         return f"{self._prefix}-{next(self._numbers):x}"
 
-    def admit(self) -> None:
-        """Check that one more connection is welcome.
-
-        Raises:
-            ComeBack: not now.
-        """
-        if self.leaving:
-            raise ComeBack("This replica is about to end; another one will take you.", why=Closing.DRAINING)
-
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str, remote: str = "") -> None:
         """Count a request that becomes no connection. Reasons come from a closed set."""
         self.rejected[reason] += 1
-        self.journal.rejected(reason)
+        self.journal.rejected(reason, remote)

@@ -23,7 +23,7 @@ class SseConnection(Connection):
     Args:
         room: what all connections share.
         route: the label of the route.
-        guard: whose it is; None: everybody's.
+        guard, remote: see `Connection`.
         entry: what the client asked for and may have, and where it begins.
         named: whether events carry their type as a name.
         headers: further headers of the response, each with its line end.
@@ -34,9 +34,17 @@ class SseConnection(Connection):
     transport_name = "sse"
 
     def __init__(
-        self, room: Room, route: str, guard: Guard | None, entry: Entry, *, named: bool, headers: bytes = b""
+        self,
+        room: Room,
+        route: str,
+        guard: Guard | None,
+        remote: str,
+        entry: Entry,
+        *,
+        named: bool,
+        headers: bytes = b"",
     ) -> None:
-        super().__init__(room, route, SSE_NAMED if named else SSE, guard)
+        super().__init__(room, route, SSE_NAMED if named else SSE, guard, remote)
         self._entry: Entry | None = entry
         self._headers = headers
         self._reader: Reader | None = None

@@ -30,6 +30,9 @@ from gateway.transports.room import Room
 _SILENT = logging.getLogger("websockets.server")  # one logger for all: the parser makes none of its own
 
 
+INBOUND_WINDOW_S = 10.0
+"""Over how long `INBOUND_RATE` is an average: a page that comes back asks for all of its feeds at once."""
+
 UNREAD, UNSTORED, UNKNOWN = 1, 2, 4
 """Reasons not to read on: the client does not read our bytes; its messages are not stored yet; we look at its token."""
 
@@ -57,7 +60,7 @@ class WebSocketConnection(Connection):
         room: what all connections share.
         route: the label of the route.
         dialect: how it speaks.
-        guard: see `Connection`; with a principal of None, the client has to say who it is.
+        guard, remote: see `Connection`; with a principal of None, the client has to say who it is.
         door: lets it in.
         entry: what the path serves by itself; None until the client has said who it is.
     """
@@ -72,6 +75,7 @@ class WebSocketConnection(Connection):
         "_held",
         "_parser",
         "_pinged_at",
+        "_spent_until",
         "_waits_for_pong",
         "feeds",
     )
@@ -79,9 +83,16 @@ class WebSocketConnection(Connection):
     transport_name = "ws"
 
     def __init__(
-        self, room: Room, route: str, dialect: Dialect, guard: Guard | None, door: Door, entry: Entry | None
+        self,
+        room: Room,
+        route: str,
+        dialect: Dialect,
+        guard: Guard | None,
+        remote: str,
+        door: Door,
+        entry: Entry | None,
     ) -> None:
-        super().__init__(room, route, dialect, guard)
+        super().__init__(room, route, dialect, guard, remote)
         self._door = door
         self._entry = entry
         self._backlog: deque[bytes] | None = None
@@ -91,6 +102,7 @@ class WebSocketConnection(Connection):
         self._fragments: list[bytes] | None = None
         self._errors = 0
         self._held = 0
+        self._spent_until = 0.0
         self._pinged_at = room.now()
         self._waits_for_pong = False
 
@@ -156,7 +168,11 @@ class WebSocketConnection(Connection):
         if entry is not None:
             self.guard = guard
             self.authenticated(guard, ref)
-            self.entered(entry)
+            crowded = self.room.admission.named(self.sub) if self.sub else None
+            if crowded is not None:
+                self.end(crowded)
+            else:
+                self.entered(entry)
         elif before is None or before.principal is None or guard.principal is None:
             self.authenticated(guard, ref)  # nobody has to say who they are
         elif before.principal.sub != guard.principal.sub:
@@ -286,7 +302,11 @@ class WebSocketConnection(Connection):
     def _frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.PONG:
             self._waits_for_pong = False
-        elif self.ending is not None or frame.opcode in (Opcode.PING, Opcode.CLOSE):
+        elif self.ending is not None or frame.opcode is Opcode.CLOSE:
+            return
+        elif (frame.fin or frame.opcode is Opcode.PING) and not self._spend():
+            self.end(Closing.RATE_LIMITED)
+        elif frame.opcode is Opcode.PING:
             return
         elif frame.opcode is Opcode.BINARY or (frame.opcode is Opcode.CONT and self._fragments is None):
             self._fragments = None
@@ -306,6 +326,18 @@ class WebSocketConnection(Connection):
             self.end(Closing.BAD_DATA)
             return
         self.take(text)
+
+    def _spend(self) -> bool:
+        """Whether the client may send one more message now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
+
+        A leaky bucket in one number (GCRA, ITU-T I.371): when the bucket will be empty again.
+        """
+        rate = self.room.inbound_rate
+        if rate:
+            now = self.room.now()
+            self._spent_until = max(self._spent_until, now) + 1 / rate
+            return self._spent_until - now <= INBOUND_WINDOW_S
+        return True
 
     def take(self, text: bytes) -> None:
         """Give a message to the kind of connection; what it cannot serve is told and counted."""

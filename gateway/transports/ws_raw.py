@@ -39,16 +39,24 @@ class RawConnection(WebSocketConnection):
     """One raw client.
 
     Args:
-        room, route, guard, door, entry: see `WebSocketConnection`.
+        room, route, guard, remote, door, entry: see `WebSocketConnection`.
         control: whether it gets control frames.
     """
 
     __slots__ = ("_control", "_store", "_tasks")
 
     def __init__(
-        self, room: Room, route: str, guard: Guard | None, door: Door, entry: Entry | None, *, control: bool
+        self,
+        room: Room,
+        route: str,
+        guard: Guard | None,
+        remote: str,
+        door: Door,
+        entry: Entry | None,
+        *,
+        control: bool,
     ) -> None:
-        super().__init__(room, route, RAW_WITH_CONTROL if control else RAW, guard, door, entry)
+        super().__init__(room, route, RAW_WITH_CONTROL if control else RAW, guard, remote, door, entry)
         self._control = control
         self._store: Store | None = None
         self._tasks: set[asyncio.Task[None]] | None = None

@@ -18,7 +18,7 @@ class RefusedConnection(Connection):
     """Says `closing`, where its dialect has a word for it, and closes.
 
     Args:
-        room, route, dialect: see `Connection`.
+        room, route, dialect, remote: see `Connection`.
         why: what it is closed for.
     """
 
@@ -26,12 +26,13 @@ class RefusedConnection(Connection):
 
     transport_name = "ws"
 
-    def __init__(self, room: Room, route: str, dialect: Dialect, why: Closing) -> None:
-        super().__init__(room, route, dialect, None)
+    def __init__(self, room: Room, route: str, dialect: Dialect, remote: str, why: Closing) -> None:
+        super().__init__(room, route, dialect, None, remote)
         self._why = why
 
-    def admitted(self) -> None:
+    def admitted(self) -> Closing | None:
         """It never is: it counts as a refused request."""
+        return None
 
     def started(self) -> None:
         if self.dialect is ENVELOPE:

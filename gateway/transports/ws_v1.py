@@ -13,20 +13,32 @@ from gateway.transports.ws import Door, WebSocketConnection
 SUBPROTOCOL = "natsgate.v1"
 
 
+MAX_FEEDS_BYTES = 64 * 1024
+"""The filters of all feeds of one connection: in memory each costs some four times its text."""
+
+
 class V1Connection(WebSocketConnection):
     """One `natsgate.v1` client.
 
     Args:
-        room, route, guard, door, entry: see `WebSocketConnection`.
+        room, route, guard, remote, door, entry: see `WebSocketConnection`.
         max_subscriptions: the most feeds at a time; 0 means no limit.
     """
 
     __slots__ = ("_max_subscriptions", "_own_feed", "_ref")
 
     def __init__(
-        self, room: Room, route: str, guard: Guard | None, door: Door, entry: Entry | None, *, max_subscriptions: int
+        self,
+        room: Room,
+        route: str,
+        guard: Guard | None,
+        remote: str,
+        door: Door,
+        entry: Entry | None,
+        *,
+        max_subscriptions: int,
     ) -> None:
-        super().__init__(room, route, ENVELOPE, guard, door, entry)
+        super().__init__(room, route, ENVELOPE, guard, remote, door, entry)
         self._ref: Ref = None
         self._own_feed = ""
         self._max_subscriptions = max_subscriptions
@@ -83,8 +95,16 @@ class V1Connection(WebSocketConnection):
                         "or put several filters into one feed.",
                         code="too_many_subscriptions",
                     )
+                filters = self._door.allow(self.principal, op.subjects)
+                held = sum(map(len, self.feeds)) + sum(len(each.text) for each in filters)
+                if held > MAX_FEEDS_BYTES:
+                    raise BadRequest(
+                        f"The filters of this connection's feeds have more than {MAX_FEEDS_BYTES} characters together; "
+                        "unsubscribe some, or use wildcards.",
+                        code="too_many_subscriptions",
+                    )
                 self._ref = op.ref
-                self.subscribe(self._door.allow(self.principal, op.subjects), op.start)
+                self.subscribe(filters, op.start)
             case Unsubscribe():
                 if op.feed not in self.feeds:
                     raise BadRequest("There is no such feed on this connection.", code="not_subscribed")

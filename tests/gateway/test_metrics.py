@@ -23,6 +23,11 @@ from tests.support.sse import SseClient
 from tests.support.ws import ws_client
 
 LABELS: dict[str, set[str]] = {
+    "natsgate_auth_cache_bytes": {"cache"},
+    "natsgate_auth_failures_total": {"reason"},
+    "natsgate_memory_limit_bytes": set(),
+    "natsgate_memory_used_bytes": set(),
+    "natsgate_requests_waiting": set(),
     "natsgate_build_info": {"version", "python"},
     "natsgate_connections": {"transport", "route"},
     "natsgate_connections_behind": set(),

@@ -1,0 +1,104 @@
+"""Values: how the text of a setting is read, with what would be right when it cannot be."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from gateway.core.addresses import Network, parse_network
+from gateway.core.origins import parse_origin
+
+LEAST_SECRET_BYTES = 32
+"""RFC 7518, section 3.2: a key for HS256 has as many bytes as the hash."""
+
+_UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def _bytes(value: object) -> object:
+    shape = re.fullmatch(r"\s*(\d+)\s*([kmg]?i?b?)\s*", value, re.IGNORECASE) if isinstance(value, str) else None
+    if shape is None or shape[2].lower() not in _UNITS:
+        return value
+    return int(shape[1]) * _UNITS[shape[2].lower()]
+
+
+def words(value: object) -> object:
+    return tuple(re.split(r"[,\s]+", value.strip(", \t\n"))) if isinstance(value, str) and value.strip() else value
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Words = Annotated[tuple[str, ...], BeforeValidator(words)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Address(BaseModel):
+    """Where to listen."""
+
+    model_config = ConfigDict(frozen=True)
+    host: str
+    port: int = Field(ge=0, le=65535)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def _address(value: object) -> object:
+    shape = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]\s]*)):(\d{1,5})", value) if isinstance(value, str) else None
+    if shape is None:
+        if isinstance(value, str):
+            raise ValueError("give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
+        return value
+    return Address(host=shape[1] or shape[2] or "0.0.0.0", port=int(shape[3]))  # noqa: S104 - asked for by an empty host
+
+
+def _nats_url(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"(nats|tls|ws|wss)://[^\s/]+/?", value):
+        raise ValueError("give NATS servers as nats://host:4222, tls://host:4222 or ws://host:443")
+    return value
+
+
+def _http_url(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+        raise ValueError("give a URL such as https://issuer.example.com/.well-known/jwks.json, without a login in it")
+    return value
+
+
+def _secret_text(value: object) -> object:
+    if isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) < LEAST_SECRET_BYTES:
+        raise ValueError(f"give at least {LEAST_SECRET_BYTES} bytes; a new one: openssl rand -base64 48")
+    return value
+
+
+def _origin(value: object) -> object:
+    return parse_origin(value) if isinstance(value, str) else value
+
+
+HttpUrl = Annotated[str, BeforeValidator(_http_url)]
+Secret = Annotated[SecretStr, BeforeValidator(_secret_text)]
+
+
+def _proxy(value: object) -> object:
+    return parse_network(value) if isinstance(value, str) else value
+
+
+Proxy = Annotated[Network, BeforeValidator(_proxy)]
+Origin = Annotated[str, BeforeValidator(_origin)]
+NatsUrl = Annotated[str, BeforeValidator(_nats_url)]
+Listen = Annotated[Address, BeforeValidator(_address)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
+Root = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)]
+Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=255)]
