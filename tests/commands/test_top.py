@@ -50,11 +50,11 @@ async def test_once_shows_every_replica_and_all_of_them(start_gateway: StartGate
     async with (
         SseClient(one.url, f"repo.{own_id}.>") as page,
         Fleet(lambda: two.url, [f"repo.{own_id}.>"], each=1) as pair,
-        Flow(nc, [f"repo.{own_id}.x"], pause_s=0.02, each=2),
     ):
         await page.ready()
         await pair.until_ready()
-        done = await asyncio.to_thread(natsgate, "top", "--once", "--interval", "1", *urls, settings={})
+        async with Flow(nc, [f"repo.{own_id}.x"], pause_s=0.02, each=2):
+            done = await asyncio.to_thread(natsgate, "top", "--once", "--interval", "1", *urls, settings={})
     assert done.returncode == 3, done.stderr
     shown = read_table(done.stdout)
     assert shown.keys() == {place(one.url), place(two.url), place(nobody), "all"}
