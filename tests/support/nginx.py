@@ -1,4 +1,4 @@
-"""Debian's nginx in front of replicas, as plain as it may be: it takes them in turn and knows nothing of their health."""
+"""Debian's nginx in front of replicas, as plain as may be: it asks them in turn, and knows nothing of their health."""
 
 from __future__ import annotations
 
