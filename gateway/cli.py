@@ -284,6 +284,48 @@ def tail(
 
 
 @main.command()
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    default=("http://127.0.0.1:8080",),
+    show_default=True,
+    help="Where a replica's /metrics is; repeatable.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    help="Seconds between two looks.",
+)
+@click.option("--once", is_flag=True, help="One table, for scripts.")
+def top(urls: tuple[str, ...], interval: float, once: bool) -> None:
+    """Replicas side by side: connections, rates, latency, who is behind, gaps, NATS. Ctrl-C ends it.
+
+    Rates and latencies are those since the look before. Exit code 3: with --once, a replica could not be looked at.
+    """
+    import os
+    import signal
+
+    from gateway.commands.top import Screen, Top
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    screen = Screen(sys.stdout, tty=sys.stdout.isatty() and not once)
+    try:
+        watched = Top(urls, interval)
+        if once:
+            sys.exit(watched.once(screen.show))
+        watched.live(screen.show)
+    except CommandFailed as error:
+        _die(error.code, str(error))
+    except KeyboardInterrupt:
+        screen.leave()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # see `tail`
+
+
+@main.command()
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Where the gateway serves; loopback only.")
 @click.option("--nats-port", default=4222, show_default=True, type=click.IntRange(1, 65535), help="nats-server's port.")
 @click.option("--nats-server", metavar="PATH", help="The nats-server binary.  [default: the embedded one, or PATH's]")

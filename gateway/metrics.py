@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -87,3 +88,14 @@ class Metrics:
     def page(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self._registry)
+
+
+def read_page(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """The numbers of a page in the Prometheus text format: each one's name, labels and value.
+
+    Raises:
+        ValueError: it is no such page.
+    """
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            yield sample.name, sample.labels, sample.value

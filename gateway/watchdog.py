@@ -20,6 +20,7 @@ BEAT_S = 0.1
 BLOCKED_S = 0.25
 """The delay from which on the log is told what it is."""
 
+JOIN_S = 1.0
 FRAMES = 6
 """Callers that are named, the innermost first."""
 
@@ -56,7 +57,7 @@ class Watchdog:
     def stop(self) -> None:
         """Watch no more."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(JOIN_S)  # it may hang in a log that nobody reads; it ends with the process then
 
     def _beat(self) -> None:
         if self._ended.is_set():

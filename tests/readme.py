@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from gateway.core.closing import Closing
+from gateway.reload import LIVE
 from gateway.settings import PREFIX, Settings
 
 README = Path(__file__).parent.parent / "gateway" / "README.md"
@@ -34,6 +36,12 @@ def _default(name: str) -> str:
     return f"`{','.join(value) if isinstance(value, tuple) else value}`"
 
 
+def live_settings() -> str:
+    """The settings that a reload takes over, in the order of the code."""
+    names = ["the routes" if name == "route" else f"`{name.upper()}`" for name in Settings.model_fields if name in LIVE]
+    return textwrap.fill(", ".join(names) + ".", 120)
+
+
 def closing_table() -> str:
     """All reasons, with their WebSocket close codes."""
     rows = ["| reason | WebSocket code | come back |", "| --- | --- | --- |"]
@@ -45,7 +53,8 @@ def closing_table() -> str:
 
 def written(text: str) -> str:
     """The page with its tables written anew."""
-    for name, table in (("settings", settings_table()), ("closing reasons", closing_table())):
+    parts = {"settings": settings_table(), "live settings": live_settings(), "closing reasons": closing_table()}
+    for name, table in parts.items():
         block = re.compile(rf"(<!-- {name}: written by make docs -->\n).*?(<!-- end -->)", re.DOTALL)
         assert block.search(text), f"no place for {name}"
         text = block.sub(lambda found, table=table: f"{found[1]}\n{table}\n\n{found[2]}", text)  # type: ignore[misc]

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
@@ -22,37 +23,39 @@ from tests.support.raw_ws import RawWebSocket, encode_text
 from tests.support.sse import SseClient
 from tests.support.ws import ws_client
 
-LABELS: dict[str, set[str]] = {
-    "natsgate_auth_cache_bytes": {"cache"},
-    "natsgate_auth_failures_total": {"reason"},
-    "natsgate_memory_limit_bytes": set(),
-    "natsgate_memory_used_bytes": set(),
-    "natsgate_requests_waiting": set(),
-    "natsgate_build_info": {"version", "python"},
-    "natsgate_connections": {"transport", "route"},
-    "natsgate_connections_behind": set(),
-    "natsgate_connections_closed_total": {"transport", "reason"},
-    "natsgate_connections_opened_total": {"transport", "route"},
-    "natsgate_deliveries_total": {"transport"},
-    "natsgate_delivery_latency_seconds": set(),
-    "natsgate_event_loop_lag_seconds": set(),
-    "natsgate_events_dropped_total": {"reason"},
-    "natsgate_events_received_total": {"root"},
-    "natsgate_feeds": set(),
-    "natsgate_gaps_total": {"reason"},
-    "natsgate_holes_repaired_total": {"found_by"},
-    "natsgate_log_bytes": set(),
-    "natsgate_log_events": set(),
-    "natsgate_nats_connected": set(),
-    "natsgate_nats_reconnects_total": set(),
-    "natsgate_nats_subscriptions": set(),
-    "natsgate_publishes_total": {"via", "outcome"},
-    "natsgate_replayed_events_total": {"source"},
-    "natsgate_replays_total": {"source", "outcome"},
-    "natsgate_requests_rejected_total": {"reason"},
-    "natsgate_sent_bytes_total": {"transport"},
+LABELS: dict[str, tuple[str, ...]] = {
+    "natsgate_auth_cache_bytes": ("cache",),
+    "natsgate_auth_failures_total": ("reason",),
+    "natsgate_build_info": ("version", "python"),
+    "natsgate_connections": ("transport", "route"),
+    "natsgate_connections_behind": (),
+    "natsgate_connections_closed_total": ("transport", "reason"),
+    "natsgate_connections_opened_total": ("transport", "route"),
+    "natsgate_deliveries_total": ("transport",),
+    "natsgate_delivery_latency_seconds": (),
+    "natsgate_event_loop_lag_seconds": (),
+    "natsgate_events_dropped_total": ("reason",),
+    "natsgate_events_received_total": ("root",),
+    "natsgate_feeds": (),
+    "natsgate_gaps_total": ("reason",),
+    "natsgate_holes_repaired_total": ("found_by",),
+    "natsgate_log_bytes": (),
+    "natsgate_log_events": (),
+    "natsgate_memory_limit_bytes": (),
+    "natsgate_memory_used_bytes": (),
+    "natsgate_nats_connected": (),
+    "natsgate_nats_reconnects_total": (),
+    "natsgate_nats_subscriptions": (),
+    "natsgate_publishes_total": ("via", "outcome"),
+    "natsgate_replayed_events_total": ("source",),
+    "natsgate_replays_total": ("source", "outcome"),
+    "natsgate_requests_rejected_total": ("reason",),
+    "natsgate_requests_waiting": (),
+    "natsgate_sent_bytes_total": ("transport",),
 }
 """The names and labels that dashboards may rely on."""
+
+README = Path(__file__).parent.parent.parent / "gateway" / "README.md"
 
 BOARD = routes(
     (
@@ -96,8 +99,8 @@ async def busy(start_gateway: StartGateway, nc: Client, own_id: str) -> Gateway:
 
 
 async def test_every_metric_has_help_and_its_labels(busy: Gateway) -> None:
-    """Each metric is on the page with a type and a help text, counters end in `_total`, and its labels are those that
-    dashboards were built for."""
+    """Each metric is on the page with a type and a help text, its labels are those that dashboards were built for, and
+    the README has it in the same words."""
     page = await page_of(busy)
     metrics = Metrics(page)
     for name, labels in LABELS.items():
@@ -105,10 +108,14 @@ async def test_every_metric_has_help_and_its_labels(busy: Gateway) -> None:
         assert helped is not None, name
         assert len(helped[1]) > 10, name
         assert helped[1].endswith("."), helped[1]
+        shown = name + (f"{{{','.join(labels)}}}" if labels else "")
+        assert f"| `{shown}` | {helped[1].removesuffix('.')} |" in README.read_text("utf-8"), (
+            "gateway/README.md lacks it"
+        )
         assert re.search(rf"^# TYPE {name} (counter|gauge|histogram)$", page, re.MULTILINE), name
         for sample in metrics.samples:
             if sample.name in (name, f"{name}_bucket"):
-                assert set(sample.labels) - {"le"} == labels, sample
+                assert set(sample.labels) - {"le"} == set(labels), sample
     own = set(re.findall(r"^# TYPE (natsgate_\w+) ", page, re.MULTILINE))
     assert {name for name in own if not name.endswith("_created")} == set(LABELS)
     for name in ("natsgate_connections_opened_total", "natsgate_deliveries_total", "natsgate_requests_rejected_total"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,12 +30,14 @@ class Ending:
         reason: of `closing`; empty when there was none.
         retry_ms: what `closing` asked for.
         code: the WebSocket close code; 0 for SSE.
+        served: whether it was told `ready` or an event; else it was refused, or lost before.
     """
 
     at: float
     reason: str
     retry_ms: int
     code: int
+    served: bool
 
 
 class Sailor:
@@ -59,7 +62,7 @@ class Sailor:
         self.statuses: Counter[int] = Counter()
         self.gaps = 0
         self.wire: Wire | None = None
-        self._retry_ms = 0
+        self._served = False
 
     @property
     def dead(self) -> bool:
@@ -68,15 +71,22 @@ class Sailor:
 
     def connect(self) -> None:
         self.wire = (SseWire if self.transport == "sse" else WsWire)(self, self.subject, self.cursor)
-        self._retry_ms = 0
+        self._served = False
         task = asyncio.get_running_loop().create_task(self._connect(self.wire))
         self._fleet.tasks.add(task)
         task.add_done_callback(self._fleet.tasks.discard)
 
     async def _connect(self, wire: Wire) -> None:
+        loop = asyncio.get_running_loop()
+        sock = socket.socket()
+        sock.setblocking(False)
+        if self._fleet.receive_buffer_bytes is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._fleet.receive_buffer_bytes)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: wire, *self._fleet.where())
+            await loop.sock_connect(sock, self._fleet.where())
+            await loop.create_connection(lambda: wire, sock=sock)
         except OSError:
+            sock.close()
             self.ended("", 0, 0)
 
     # What the wire tells
@@ -86,6 +96,7 @@ class Sailor:
 
     def heard(self, what: Heard, cursor: str) -> None:
         self.cursor = cursor or self.cursor
+        self._served = True
         if what is Heard.EVENT:
             self.sequences.append(sequence_of(cursor))
         elif what is Heard.GAP:
@@ -95,7 +106,7 @@ class Sailor:
 
     def ended(self, reason: str, retry_ms: int, code: int) -> None:
         loop = asyncio.get_running_loop()
-        self.endings.append(Ending(loop.time(), reason, retry_ms, code))
+        self.endings.append(Ending(loop.time(), reason, retry_ms, code, self._served))
         self.wire = None
         if self._fleet.comes_back and not self.dead:
             wait_s = retry_ms / 1000 if reason else random.uniform(*LOST_WAIT_S)
@@ -114,13 +125,21 @@ class Fleet:
         subjects: what they ask for, in turn.
         each: how many there are of each transport.
         comes_back: whether a client whose connection ended comes back.
+        receive_buffer_bytes: of their sockets; None: the system's.
     """
 
     def __init__(
-        self, where: Callable[[], str], subjects: Sequence[str], *, each: int, comes_back: bool = True
+        self,
+        where: Callable[[], str],
+        subjects: Sequence[str],
+        *,
+        each: int,
+        comes_back: bool = True,
+        receive_buffer_bytes: int | None = None,
     ) -> None:
         self._where = where
         self.comes_back = comes_back
+        self.receive_buffer_bytes = receive_buffer_bytes
         self.tasks: set[asyncio.Task[None]] = set()
         self.sailors = [
             Sailor(self, transport, subjects[number % len(subjects)])
@@ -133,6 +152,17 @@ class Fleet:
         assert address.hostname
         assert address.port
         return address.hostname, address.port
+
+    def pause(self) -> None:
+        """Nobody reads any more."""
+        for sailor in self.sailors:
+            if sailor.wire is not None:
+                sailor.wire.pause()
+
+    def go_on(self) -> None:
+        for sailor in self.sailors:
+            if sailor.wire is not None:
+                sailor.wire.go_on()
 
     @property
     def endings(self) -> list[Ending]:

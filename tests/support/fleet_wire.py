@@ -15,6 +15,7 @@ from tests.support.raw_ws import CLOSE, PING, PONG, TEXT, encode_frame, encode_o
 from tests.support.sse import events_target
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+_LENGTH = re.compile(rb"^content-length: (\d+)\r?$", re.MULTILINE | re.IGNORECASE)
 _FIELDS = re.compile(rb"^(event|id|data|retry): (.*)$", re.MULTILINE)
 
 
@@ -49,6 +50,7 @@ class Wire(asyncio.Protocol):
         self._cursor = cursor
         self._rest = b""
         self._in_body = False
+        self.left: int | None = None
         self._reason, self._retry_ms, self._code = "", 0, 0
         self._aborted = False
         self.transport: asyncio.Transport | None = None
@@ -77,7 +79,8 @@ class Wire(asyncio.Protocol):
             status = _STATUS.match(head)
             assert status is not None, head
             self._in_body, self._rest = True, rest
-            self.chunked = b"transfer-encoding: chunked" in head.lower()
+            length = _LENGTH.search(head)
+            self.left = None if length is None else int(length[1])
             self._listener.answered(int(status[1]))
             self.opened(int(status[1]))
         self._rest = self.body(self._rest)
@@ -117,8 +120,12 @@ class SseWire(Wire):
 
     def body(self, data: bytes) -> bytes:
         rest = b""
-        if self.chunked:
+        if self.left is None:
             data, rest = self._chunks(data)
+        else:
+            self.left -= len(data)
+            if self.left <= 0:
+                self._close()
         *blocks, self._text = (self._text + data).split(b"\n\n")
         for block in blocks:
             self._block(dict(_FIELDS.findall(block)))
@@ -133,8 +140,13 @@ class SseWire(Wire):
             if not newline or len(behind) < length + 2:
                 return whole, data
             whole, data = whole + behind[:length], behind[length + 2 :]
-            if not length and self.transport is not None:
-                self.transport.close()  # the end of the response
+            if not length:
+                self._close()
+
+    def _close(self) -> None:
+        """The end of the response; a proxy may keep the connection for another request."""
+        if self.transport is not None:
+            self.transport.close()
 
     def _block(self, fields: dict[bytes, bytes]) -> None:
         if b"data" not in fields:

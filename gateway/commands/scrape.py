@@ -1,0 +1,134 @@
+"""One look at a replica's `/metrics`, and what lies between two of them."""
+
+from __future__ import annotations
+
+import http.client
+import math
+import ssl
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.commands.sse_client import Address
+from gateway.core.errors import GatewayError
+from gateway.metrics import read_page
+
+TIMEOUT_S = 2.0
+"""How long a replica may take to answer."""
+
+LARGEST_PAGE_BYTES = 16 * 2**20
+Buckets = dict[float, float]
+"""A histogram's observations, cumulative, by upper bound in seconds."""
+
+
+class Unseen(GatewayError):
+    """The replica could not be looked at. The text says why, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The numbers of one moment.
+
+    Attributes:
+        at: monotonic seconds.
+        sums: by metric, its samples together.
+        by_transport: `natsgate_connections` by transport.
+        buckets: by histogram.
+    """
+
+    at: float
+    sums: Counter[str] = field(default_factory=Counter)
+    by_transport: Counter[str] = field(default_factory=Counter)
+    buckets: dict[str, Buckets] = field(default_factory=dict)
+
+
+def look(address: Address) -> Look:
+    """Fetch and read a replica's metrics.
+
+    Raises:
+        Unseen: it does not answer, or not with metrics of a natsgate.
+    """
+    page = _fetch(address)
+    seen = Look(time.monotonic())
+    try:
+        for name, labels, value in read_page(page):
+            if name.endswith("_bucket"):
+                bounds = seen.buckets.setdefault(name.removesuffix("_bucket"), {})
+                bounds[float(labels["le"])] = value
+            else:
+                seen.sums[name] += value  # type: ignore[assignment]  # a Counter of floats
+                if name == "natsgate_connections":
+                    seen.by_transport[labels["transport"]] += int(value)
+    except (ValueError, KeyError):
+        raise Unseen("what it sends are no metrics") from None
+    if "natsgate_build_info" not in seen.sums:
+        raise Unseen("those are no metrics of a natsgate")
+    return seen
+
+
+def _fetch(address: Address) -> str:
+    path = address.base if address.base.endswith("/metrics") else address.base + "/metrics"
+    connection: http.client.HTTPConnection
+    if address.tls:
+        context = ssl.create_default_context()
+        connection = http.client.HTTPSConnection(address.host, address.port, timeout=TIMEOUT_S, context=context)
+    else:
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", path, headers={"Accept": "text/plain"})
+        answer = connection.getresponse()
+        body = answer.read(LARGEST_PAGE_BYTES)
+    except TimeoutError:
+        raise Unseen("no answer in time") from None
+    except OSError as error:
+        raise Unseen((error.strerror or str(error)).lower()) from None
+    except http.client.HTTPException:
+        raise Unseen("that is no HTTP") from None
+    finally:
+        connection.close()
+    if answer.status == 404:
+        raise Unseen("no /metrics there (METRICS_LISTEN moves them)")
+    if answer.status != 200:
+        raise Unseen(f"it answers {answer.status}")
+    return body.decode("utf-8", "replace")
+
+
+def increase(name: str, before: Look, now: Look) -> float:
+    """How much a counter went up. One that is lower than before began anew with its process."""
+    last, this = before.sums[name], now.sums[name]
+    return this - last if this >= last else this
+
+
+def observed(name: str, before: Look, now: Look) -> Buckets:
+    """What a histogram observed between two looks."""
+    last, this = before.buckets.get(name, {}), now.buckets.get(name, {})
+    began_anew = this.get(math.inf, 0.0) < last.get(math.inf, 0.0)
+    return {bound: value - (0.0 if began_anew else last.get(bound, 0.0)) for bound, value in this.items()}
+
+
+def together(all_buckets: Iterable[Mapping[float, float]]) -> Buckets:
+    """Several histograms as one."""
+    found: Buckets = {}
+    for buckets in all_buckets:
+        for bound, value in buckets.items():
+            found[bound] = found.get(bound, 0.0) + value
+    return found
+
+
+def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
+    """The value in seconds that this share of observations does not exceed, as Prometheus's `histogram_quantile` has
+    it: linear within a bucket. Infinite above the last bound; None when there was no observation."""
+    bounds = sorted(buckets)
+    total = buckets[bounds[-1]] if bounds else 0.0
+    if not total:
+        return None
+    low, below = 0.0, 0.0
+    for bound in bounds:
+        if buckets[bound] >= share * total:
+            if math.isinf(bound):
+                return math.inf
+            inside = buckets[bound] - below
+            return low + (bound - low) * ((share * total - below) / inside if inside else 1.0)
+        low, below = bound, buckets[bound]
+    return math.inf

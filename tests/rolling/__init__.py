@@ -1,0 +1,1 @@
+"""Rolling restarts: replicas behind a load balancer come and go under hundreds of clients."""
