@@ -63,14 +63,16 @@ class Session:
         """Wait until the connection is up."""
         await self._up.wait()
 
-    async def request(self, subject: str, payload: bytes = b"", *, timeout_s: float = 2.0) -> bytes:
+    async def request(
+        self, subject: str, payload: bytes = b"", *, timeout_s: float = 2.0, headers: dict[str, str] | None = None
+    ) -> bytes:
         """Ask and get the answer.
 
         Raises:
             NotPermitted: we may not ask, or not listen on our inbox.
             UpstreamAway: nobody answers, or not in time.
         """
-        answer = asyncio.create_task(self.nats.request(subject, payload, timeout_s=timeout_s))
+        answer = asyncio.create_task(self.nats.request(subject, payload, timeout_s=timeout_s, headers=headers))
         refusal = asyncio.create_task(self._refusal_of(subject))
         try:
             await asyncio.wait([answer, refusal], return_when=asyncio.FIRST_COMPLETED)
