@@ -204,20 +204,20 @@ def revoke(config: Path | None, sub: str | None, at: str | None, lifted: bool, s
             raise CommandFailed("--lift takes every token again; leave --at out")
         if shown:
             lines, complaints = asyncio.run(revoking.listed(settings))
-            for complaint in complaints:
+            for complaint in complaints if lines or complaints else ["nobody is revoked"]:
                 _tell(complaint)
+            for line in lines:
+                click.echo(line)
         elif sub is None:
             raise CommandFailed("whose tokens? Give SUB, the claim sub of the tokens; or --list")
         elif lifted:
-            lines = asyncio.run(revoking.lift(settings, sub))
+            asyncio.run(revoking.lift(settings, sub, click.echo))
         else:
-            lines = asyncio.run(revoking.revoke(settings, sub, revoking.parse_at(at)))
+            asyncio.run(revoking.revoke(settings, sub, revoking.parse_at(at), click.echo))
     except ConfigError as error:
         _die(EXIT_WRONG, str(error))
     except CommandFailed as error:
         _die(error.code, str(error))
-    for line in lines:
-        click.echo(line)
 
 
 @main.command()

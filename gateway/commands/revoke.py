@@ -6,6 +6,8 @@ import base64
 import math
 import secrets
 import time
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import orjson
@@ -16,27 +18,28 @@ from gateway.commands.stream_admin import create, explained, look_up
 from gateway.commands.tail_line import printable
 from gateway.core.bucket import BUCKET_SHAPE
 from gateway.core.errors import UpstreamError, UpstreamRefused
-from gateway.core.ledger import Content
 from gateway.core.revoked import (
     MAX_KEY_CHARS,
     PREFIX,
+    Entry,
     format_not_before,
     key_of,
     parse_not_before,
     read_entry,
-    split_headers,
 )
 from gateway.core.stream import Shape, read_answer
 from gateway.server import shape_of
 from gateway.settings import Settings
 from gateway.upstream.api import StreamApi
 from gateway.upstream.reads import NO_MESSAGE, StreamReads
+from gateway.upstream.revocations import read_on
 from publishers.wire import InvalidId, encode_id
 
 FULL, MOVED = 10077, (10071, 10164)
 """JetStream's codes: the bucket has no room for the entry; the entry was written by somebody else meanwhile."""
 
 ATTEMPTS = 5
+Say = Callable[[str], object]
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
@@ -63,78 +66,84 @@ def parse_at(text: str | None) -> float:
     return found
 
 
-async def revoke(settings: Settings, sub: str, not_before: float) -> list[str]:
+async def revoke(settings: Settings, sub: str, not_before: float, say: Say) -> None:
     """Refuse tokens of `sub` that were issued before a time. Never weakens what is revoked already.
 
-    Returns:
-        what was done, as lines.
+    Args:
+        say: prints a line of what was done.
 
     Raises:
         NatsNotReached, ConfigError: see `open_session`.
         CommandFailed: it is not stored; the text says why.
     """
-    subject = _subject(sub)
-    said = []
+    subject, name = _subject(sub), printable(sub)
     async with open_session(settings) as session:
-        said += await _usable_bucket(session, settings)
+        await _usable_bucket(session, settings, say)
         for _ in range(ATTEMPTS):
             stored = await _stored(session, subject)
             if stored.not_before is not None and stored.not_before >= not_before:
-                already = format_not_before(stored.not_before)
-                return [*said, f"{printable(sub)}'s tokens issued before {already} are refused already"]
-            value = format_not_before(not_before).encode()
-            if await _put(session, subject, value, {EXPECTED: str(stored.sequence)}):
-                told = format_not_before(not_before)
-                return [*said, f"{printable(sub)}'s tokens issued before {told} are refused from now on"]
-    raise CommandFailed(f"{printable(sub)} was not revoked: others write the same entry all the time; run it again")
+                earlier = "; to take some of them again: --lift first" if stored.not_before > not_before else ""
+                before = format_not_before(stored.not_before)
+                say(f"{name}'s tokens issued before {before} are refused already{earlier}")
+                return
+            # Written only onto what was seen: of two who revoke at once, the later time stays.
+            before = format_not_before(not_before)
+            if await _put(session, subject, before.encode(), {EXPECTED: str(stored.sequence)}):
+                say(f"{name}'s tokens issued before {before} are refused from now on")
+                return
+    raise CommandFailed(f"{name} was not revoked: others write the same entry all the time; run it again")
 
 
-async def lift(settings: Settings, sub: str) -> list[str]:
-    """Take tokens of `sub` again, whenever they were issued. Raises as `revoke`."""
-    subject = _subject(sub)
+async def lift(settings: Settings, sub: str, say: Say) -> None:
+    """Take tokens of `sub` again, whenever they were issued. Args and Raises: as for `revoke`."""
+    subject, name = _subject(sub), printable(sub)
     async with open_session(settings) as session:
         state = await look_up(StreamApi(session, BUCKET_SHAPE))
-        stored = _Stored(0, None) if state is None else await _stored(session, subject)
-        if stored.not_before is None:
-            return [f"{printable(sub)} is not revoked; nothing to do"]
+        if state is None or (await _stored(session, subject)).not_before is None:
+            say(f"{name} is not revoked; nothing to do")
+            return
         try:
             await _put(session, subject, b"", {"KV-Operation": "DEL"})
         except _Full:
             await _purge(session, subject)  # a marker needs more room than the entry gives back
-        return [f"{printable(sub)}'s tokens are taken again, whenever they were issued"]
+        say(f"{name}'s tokens are taken again, whenever they were issued")
 
 
 async def listed(settings: Settings) -> tuple[list[str], list[str]]:
     """Everybody who is revoked.
 
     Returns:
-        lines `<time> <sub>`, sorted by `sub`; and lines about entries that are nobody's. Raises as `revoke`.
+        lines `<time> <sub>`, sorted by `sub`; and lines about entries that cannot be read. Raises as `revoke`.
     """
+    complaints: list[str] = []
+
+    def strange(subject: bytes, entry: Entry) -> None:
+        key = subject[len(PREFIX) :].decode("utf-8", "replace")
+        if entry.sub is None:
+            complaints.append(f"the key {key!a} is nobody's and revokes nobody; natsgate revoke writes keys that are")
+        else:
+            complaints.append(f"the entry {key!a} holds no time, and counts from when it was written")
+
     async with open_session(settings) as session:
         api = StreamApi(session, BUCKET_SHAPE)
         state = await look_up(api)
         if state is None:
             return [], []
         reads = StreamReads(session.nats, api, f"_INBOX.natsgate.{secrets.token_hex(8)}")
-        content = Content()
         try:
-            async for part in reads.forward((">",), state.first - 1, state.last):
-                for each in part.messages:
-                    headers, stored_at = split_headers(each.headers)
-                    entry = read_entry(each.subject, headers, each.payload, written_at=stored_at or time.time())
-                    content.take(each.subject, entry)
+            content, position, state = await read_on(api, reads, state.first - 1, state, strange)
         except UpstreamError as error:
             direct = f"$JS.API.DIRECT.GET.{BUCKET_SHAPE.name}"
             refused = NotPermitted("publish", direct) if session.refused("publish", direct) else error
             raise CommandFailed(explained("read", BUCKET_SHAPE.name, refused)) from None
+    if position < state.last:
+        complaints.append("entries are written all the time: some that were written just now may be lacking here")
     lines = [
         f"{format_not_before(not_before)} {printable(sub)}"
         for sub, not_before in sorted(content.times.items())
         if not_before is not None
     ]
-    strange = [printable(subject[len(PREFIX) :].decode("utf-8", "replace")) for subject in sorted(content.strange)]
-    mend = "natsgate revoke writes keys that it reads"
-    return lines, [f"the key {key!a} is nobody's and revokes nobody; {mend}" for key in strange]
+    return lines, complaints
 
 
 class _Full(CommandFailed):
@@ -155,20 +164,20 @@ def _subject(sub: str) -> str:
     return PREFIX + key
 
 
-async def _usable_bucket(session: Session, settings: Settings) -> list[str]:
-    """Make the bucket where there is none. Returns what was done."""
+async def _usable_bucket(session: Session, settings: Settings, say: Say) -> None:
+    """Make the bucket where there is none."""
     api = StreamApi(session, BUCKET_SHAPE)
     state = await look_up(api)
     if state is not None:
         problems = BUCKET_SHAPE.problems(state.config)
         if problems:
             raise CommandFailed("; ".join(problems))
-        return []
+        return
     events: StreamApi[Shape] = StreamApi(session, shape_of(settings))
     stream = await look_up(events)
     replicas = 1 if stream is None else int(stream.config.get("num_replicas") or 1)
     await create(api, BUCKET_SHAPE.config(replicas=replicas))
-    return [f"stream {BUCKET_SHAPE.name} created: nobody was revoked before"]
+    say(f"stream {BUCKET_SHAPE.name} created: nobody was revoked before")
 
 
 async def _stored(session: Session, subject: str) -> _Stored:
@@ -188,7 +197,8 @@ async def _stored(session: Session, subject: str) -> _Stored:
 
 def _read_stored(subject: str, message: dict[str, Any]) -> _Stored:
     headers, payload = (base64.b64decode(message.get(name) or "") for name in ("hdrs", "data"))
-    entry = read_entry(subject.encode(), headers, payload, written_at=time.time())
+    written_at = datetime.fromisoformat(message["time"]).timestamp()
+    entry = read_entry(subject.encode(), headers, payload, written_at=written_at)
     return _Stored(int(message["seq"]), entry.not_before)
 
 
@@ -201,8 +211,8 @@ async def _put(session: Session, subject: str, value: bytes, headers: dict[str, 
             return False
         if error.code == FULL:
             raise _Full(
-                f"stream {BUCKET_SHAPE.name} is full; take back what no token needs any more (natsgate revoke --list, "
-                f"--lift), or give it more room: nats stream edit {BUCKET_SHAPE.name} --max-bytes 32MiB"
+                f"stream {BUCKET_SHAPE.name} is full; give it more room: nats stream edit {BUCKET_SHAPE.name} "
+                "--max-bytes 32MiB; or let go what is older than any token: the same with --max-age 30d"
             ) from None
         raise CommandFailed(explained("written", BUCKET_SHAPE.name, error)) from None
     except UpstreamError as error:

@@ -10,7 +10,7 @@ from gateway.core.stream import DUPLICATE_WINDOW_NS
 from gateway.core.subjects import covers
 
 MAX_BYTES = 8 * 2**20
-"""The most that the bucket keeps, and with it the table in every replica: about 100,000 users of a dozen characters."""
+"""The most that the bucket keeps, and with it the table in every replica: some 50,000 users."""
 
 MAX_MSG_BYTES = 1024
 """The most that one entry may have: a time, and the headers of KV clients."""

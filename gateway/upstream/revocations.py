@@ -20,7 +20,7 @@ from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
 from gateway.core.ledger import Content, Ledger
 from gateway.core.revoked import PREFIX, Entry, Revoked, read_entry, split_headers
 from gateway.core.schedule import backoff
-from gateway.core.stream import NO_SUCH_STREAM, StreamState
+from gateway.core.stream import NO_SUCH_STREAM, Shape, StreamState
 from gateway.core.violation import Violation, read_violation
 from gateway.logs import Logger, Seldom
 from gateway.upstream.api import StreamApi
@@ -135,7 +135,10 @@ class Revocations:
         if self._waits is None and self._look_at > self._now() + LIVE_S:
             self._look_at = self._now() + LIVE_S
             self._wake.set()
-        self.ledger.hear(self._entry(subject, headers or b"", payload, time.time()), at=self._now())
+        entry = read_entry(subject, headers or b"", payload, written_at=time.time())
+        if entry.sub is None or not entry.readable:
+            self._strange(subject, entry)
+        self.ledger.hear(entry, at=self._now())
 
     # What it does
 
@@ -198,7 +201,7 @@ class Revocations:
         if self._whole or state.incarnation != self._life or state.last < self._position:
             await self._read_whole(state)
             return
-        content, position, state = await self._forward(self._position, state)
+        content, position, state = await self._on(self._position, state)
         self.ledger.add(content)
         gone = position == self._position and state.messages != self._messages
         if position == state.last and (gone or state.subjects != self.ledger.subjects):
@@ -211,7 +214,7 @@ class Revocations:
     async def _read_whole(self, state: StreamState) -> None:
         self._whole = False  # a reconnect from now on asks for another one
         try:
-            content, position, state = await self._forward(state.first - 1, state)
+            content, position, state = await self._on(state.first - 1, state)
         except BaseException:
             self._whole = True
             raise
@@ -226,36 +229,15 @@ class Revocations:
         self._life, self._position, self._messages = state.incarnation, position, state.messages
         self._log.info("revocations_read", subjects=len(content), last=position, whole=True)
 
-    async def _forward(self, position: int, state: StreamState) -> tuple[Content, int, StreamState]:
-        """Read from a position to the end, and on to what was stored meanwhile.
+    async def _on(self, position: int, state: StreamState) -> tuple[Content, int, StreamState]:
+        return await read_on(self._api, self._reads, position, state, self._strange)
 
-        Returns:
-            what was read, up to which position, and what the leader says after that.
-        """
-        content, life = Content(), state.incarnation
-        for _ in range(PASSES):
-            if position >= state.last:
-                break
-            async for part in self._reads.forward((">",), position, state.last):
-                for each in part.messages:
-                    headers, stored_at = split_headers(each.headers)
-                    written_at = time.time() if stored_at is None else stored_at
-                    content.take(each.subject, self._entry(each.subject, headers, each.payload, written_at))
-            position = state.last
-            state = await self._api.info()
-            if state.incarnation != life:
-                raise UpstreamAway("the bucket was made anew while it was read")
-        return content, position, state
-
-    def _entry(self, subject: bytes, headers: bytes, payload: bytes, written_at: float) -> Entry:
-        entry = read_entry(subject, headers, payload, written_at=written_at)
-        if entry.sub is None or not entry.readable:
-            event = "revocation_key_unknown" if entry.sub is None else "revocation_time_unreadable"
-            held = self._seldom.due(event)
-            if held is not None:
-                key = subject[len(PREFIX) :][:200].decode("utf-8", "replace")
-                self._log.warning(event, key=key, held_back=held)
-        return entry
+    def _strange(self, subject: bytes, entry: Entry) -> None:
+        event = "revocation_key_unknown" if entry.sub is None else "revocation_time_unreadable"
+        held = self._seldom.due(event)
+        if held is not None:
+            key = subject[len(PREFIX) :][:200].decode("utf-8", "replace")
+            self._log.warning(event, key=key, held_back=held)
 
     # Outcome
 
@@ -292,3 +274,44 @@ class Revocations:
             self.reasons = reasons
             if reasons:
                 self._log.warning("revocations_not_usable", reasons=reasons)
+
+
+async def read_on(
+    api: StreamApi[Shape],
+    reads: StreamReads,
+    position: int,
+    state: StreamState,
+    strange: Callable[[bytes, Entry], object],
+) -> tuple[Content, int, StreamState]:
+    """Read the bucket from a position to its end, and on to what was stored meanwhile.
+
+    Args:
+        api, reads: its leader, and its messages.
+        position: behind this sequence.
+        state: what the leader said last.
+        strange: called with a subject and its entry when the key or the time cannot be read.
+
+    Returns:
+        what was read; up to which position; and what the leader says after that. If it is further than that position,
+        an entry that was written again meanwhile may be lacking.
+
+    Raises:
+        UpstreamAway, UpstreamRefused: it cannot be read.
+    """
+    content, life = Content(), state.incarnation
+    for _ in range(PASSES):
+        if position >= state.last:
+            break
+        async for part in reads.forward((">",), position, state.last):
+            for each in part.messages:
+                headers, stored_at = split_headers(each.headers)
+                written_at = time.time() if stored_at is None else stored_at
+                entry = read_entry(each.subject, headers, each.payload, written_at=written_at)
+                if entry.sub is None or not entry.readable:
+                    strange(each.subject, entry)
+                content.take(each.subject, entry)
+        position = state.last
+        state = await api.info()
+        if state.incarnation != life:
+            raise UpstreamAway("the bucket was made anew while it was read")
+    return content, position, state
