@@ -39,7 +39,7 @@ class Following:
     """What a replica does with the bucket, and nothing else of it.
 
     Args:
-        url: where NATS is.
+        url: where NATS is; several, comma-separated.
         options: of the login, as `connect_options` takes them.
 
     Attributes:
@@ -61,7 +61,7 @@ class Following:
 
     def _connection(self) -> NatsConnection:
         return NatsConnection(
-            connect_options(urls=(self._url,), name="following", **self._login),
+            connect_options(urls=tuple(self._url.split(",")), name="following", **self._login),
             random=Random(),
             on_change=lambda up: self.revocations.nats_changed(up),
             on_trouble=self._trouble,
