@@ -110,7 +110,7 @@ def check(config: Path | None, as_json: bool) -> None:
 
 @main.command()
 @_config
-@click.option("--replicas", type=click.IntRange(1, 5), help="Copies of the stream in a cluster.  [default: 1]")
+@click.option("--replicas", type=click.IntRange(1, 5), help="Copies in a cluster.  [default: 1]")
 @click.option("--max-age", type=DURATION, help="How long events are kept, such as 24h; 0: no limit.  [default: 24h]")
 @click.option("--max-bytes", type=SIZE, help="How much is kept, such as 1GiB; 0: no limit.  [default: 1GiB]")
 @click.option("--new-epoch", is_flag=True, help="After a restore: every cursor is of an earlier life from now on.")
@@ -123,7 +123,7 @@ def provision(
     new_epoch: bool,
     yes: bool,
 ) -> None:
-    """Create the stream that stores and republishes all events, or change an existing one.
+    """Create the stream that stores and republishes all events, and the bucket of revoked users, or change them.
 
     What would change is shown first. Options that are not given leave an existing stream as it is.
     """
@@ -175,6 +175,47 @@ def token(
                 audience=audience,
             )
         )
+    except CommandFailed as error:
+        _die(error.code, str(error))
+
+
+@main.command()
+@click.argument("sub", required=False)
+@_config
+@click.option("--at", metavar="TIME", help="Tokens issued before it; RFC 3339 or seconds since 1970.  [default: now]")
+@click.option("--lift", "lifted", is_flag=True, help="Take the tokens again.")
+@click.option("--list", "shown", is_flag=True, help="Show who is revoked: a line each, <time> <sub>.")
+def revoke(config: Path | None, sub: str | None, at: str | None, lifted: bool, shown: bool) -> None:
+    """Refuse the tokens of SUB that were issued until now, on every replica, and end the connections that have them.
+
+    A token that was issued later is taken. A TIME in the future refuses new ones, too, until then. Exit code 2: it is
+    not done. 3: NATS was not reached.
+    """
+    import asyncio
+
+    from gateway.commands import revoke as revoking
+
+    settings = _client_settings(config)
+    _quiet_logs()
+    try:
+        if shown and (sub is not None or at is not None or lifted):
+            raise CommandFailed("--list goes alone")
+        if lifted and at is not None:
+            raise CommandFailed("--lift takes every token again; leave --at out")
+        if shown:
+            lines, complaints = asyncio.run(revoking.listed(settings))
+            for complaint in complaints if lines or complaints else ["nobody is revoked"]:
+                _tell(complaint)
+            for line in lines:
+                click.echo(line)
+        elif sub is None:
+            raise CommandFailed("whose tokens? Give SUB, the claim sub of the tokens; or --list")
+        elif lifted:
+            asyncio.run(revoking.lift(settings, sub, click.echo))
+        else:
+            asyncio.run(revoking.revoke(settings, sub, revoking.parse_at(at), click.echo))
+    except ConfigError as error:
+        _die(EXIT_WRONG, str(error))
     except CommandFailed as error:
         _die(error.code, str(error))
 

@@ -25,12 +25,12 @@ from gateway.core.hub import Hub
 from gateway.core.intake import Intake
 from gateway.core.log import Log
 from gateway.core.revoked import Revoked
-from gateway.core.stream import StreamShape
 from gateway.door import Gate
 from gateway.identity import Identity
 from gateway.logs import Seldom, logger
 from gateway.memory import Memory
 from gateway.metrics import Metrics
+from gateway.nats_settings import nats_options, shape_of
 from gateway.reload import Reload
 from gateway.samples import Samples
 from gateway.settings import Settings
@@ -41,9 +41,10 @@ from gateway.transports.journal import Journal
 from gateway.transports.room import Room
 from gateway.transports.sweep import Sweep
 from gateway.upstream.api import StreamApi
-from gateway.upstream.connection import NatsConnection, connect_options
+from gateway.upstream.connection import NatsConnection
 from gateway.upstream.reads import StreamReads
 from gateway.upstream.replay import Replay
+from gateway.upstream.revocations import Revocations
 from gateway.upstream.tap import Tap
 from gateway.values import Address
 from gateway.watchdog import Watchdog
@@ -54,31 +55,6 @@ SHUTDOWN_S = 2
 
 class NotReached(GatewayError):
     """NATS or the stream was not usable within `START_TIMEOUT_S`."""
-
-
-def nats_options(settings: Settings) -> dict[str, Any]:
-    """The NATS connection that the settings describe."""
-
-    def reveal(secret: Any) -> str | None:
-        return None if secret is None else str(secret.get_secret_value())
-
-    return connect_options(
-        urls=settings.nats_url,
-        name=f"natsgate {settings.replica}",
-        creds=settings.nats_creds,
-        nkey=reveal(settings.nats_nkey),
-        user=settings.nats_user,
-        password=reveal(settings.nats_password),
-        token=reveal(settings.nats_token),
-        ca=settings.nats_ca,
-        cert=settings.nats_cert,
-        key=settings.nats_key,
-    )
-
-
-def shape_of(settings: Settings) -> StreamShape:
-    """The stream that the settings expect."""
-    return StreamShape(settings.stream, settings.roots, settings.live_prefix)
 
 
 class Replica:
@@ -119,20 +95,25 @@ class Replica:
         self._nats = NatsConnection(
             options,
             random=random,
-            on_change=lambda up: self._tap.nats_changed(up),
-            on_trouble=lambda event, fields: self._tap.nats_trouble(event, fields),
+            on_change=self._nats_changed,
+            on_trouble=self._nats_trouble,
         )
         # Reads of the stream go over a connection of their own: a storm of them must not delay live messages.
         self._nats_reads = NatsConnection(
             options,
             random=random,
-            on_change=lambda up: self._tap.wake(),
-            on_trouble=lambda event, fields: self._tap.nats_trouble(event, fields),
+            on_change=self._reads_changed,
+            on_trouble=self._nats_trouble,
         )
         shape = shape_of(settings)
         inbox = f"_INBOX.natsgate.{secrets.token_hex(8)}"
         self._api = StreamApi(self._nats, shape)
         self._reads = StreamReads(self._nats_reads, StreamApi(self._nats_reads, shape), inbox)
+        self._revocations = None
+        if settings.auth == "jwt":
+            self._revocations = Revocations(
+                self._nats, self._nats_reads, f"{inbox}.revoked", self._revoked, random=random, log=self._log
+            )
         self._tap = Tap(
             self._nats,
             self._api,
@@ -240,6 +221,8 @@ class Replica:
                 tasks.create_task(each.run()) for each in (self._nats, self._nats_reads, self._tap, self._replay)
             ]
             background.append(tasks.create_task(self._drain()))
+            if self._revocations is not None:
+                background.append(tasks.create_task(self._revocations.run()))
             if self._identity.jwks is not None:
                 background.append(tasks.create_task(self._identity.jwks.run()))
             if settings.start_timeout_s:
@@ -313,6 +296,21 @@ class Replica:
                 + "; ".join(self._tap.reasons)
             ) from None
 
+    def _nats_changed(self, up: bool) -> None:
+        self._tap.nats_changed(up)
+        if self._revocations is not None:
+            self._revocations.nats_changed(up)
+
+    def _reads_changed(self, up: bool) -> None:
+        self._tap.wake()
+        if self._revocations is not None:
+            self._revocations.nats_changed(up)
+
+    def _nats_trouble(self, event: str, fields: dict[str, Any]) -> None:
+        self._tap.nats_trouble(event, fields)
+        if self._revocations is not None:
+            self._revocations.nats_trouble(event, fields)
+
     async def _ask(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
         return await self._nats.request(subject, payload, timeout_s=timeout_s)
 
@@ -340,11 +338,15 @@ class Replica:
         """Whether this replica should get traffic. Once it was usable, a NATS outage does not make it unready:
         that would turn every EventSource's reconnect into a 503, which kills it for good."""
         draining = self._draining.is_set()
-        ready = self._tap.usable_once and self._identity.usable_once and not draining
+        known = self._identity.usable_once and (self._revocations is None or self._revocations.loaded)
+        ready = self._tap.usable_once and known and not draining
         reasons = ["draining"] if draining else []
+        reasons += self._tap.reasons + self._identity.reasons
+        if self._revocations is not None:
+            reasons += self._revocations.reasons
         return ready, {
             "ready": ready,
-            "reasons": reasons + self._tap.reasons + self._identity.reasons,
+            "reasons": reasons,
             "replica": self._settings.replica,
             "nats": {"connected": self._nats.connected, "server": self._nats.server},
             "stream": {"name": self._settings.stream, "usable": self._tap.usable.is_set()},

@@ -5,15 +5,17 @@ from __future__ import annotations
 import orjson
 
 from gateway.commands.auth_findings import look_at_keys
+from gateway.commands.bucket import look_at_bucket
 from gateway.commands.finding import Finding, fine, note, problem
 from gateway.commands.nats_session import NotPermitted, Session, open_session, without_login
 from gateway.commands.outcome import NatsNotReached
 from gateway.commands.permissions import silence_of, try_permissions
 from gateway.commands.quantities import show_duration, show_size
 from gateway.commands.stream_findings import look_at
+from gateway.core.bucket import BUCKET_SHAPE
 from gateway.core.errors import UpstreamError, UpstreamRefused
 from gateway.core.stream import NO_SUCH_STREAM, StreamShape, StreamState, read_answer
-from gateway.server import shape_of
+from gateway.nats_settings import shape_of
 from gateway.settings import Settings
 
 
@@ -38,24 +40,47 @@ async def check(settings: Settings) -> tuple[list[Finding], bool]:
         async with open_session(settings) as session:
             urls = " ".join(without_login(settings.nats_url))
             found.append(fine("nats", f"connected to {session.server} (of {urls})"))
-            return found + await _beyond_reach(session, shape_of(settings)), True
+            return found + await _beyond_reach(session, settings), True
     except NatsNotReached as error:
         text, _, mend = str(error).rpartition("; ")
         return [*found, problem("nats", text, mend)], False
 
 
-async def _beyond_reach(session: Session, shape: StreamShape) -> list[Finding]:
-    trial = await try_permissions(session, shape)
+async def _beyond_reach(session: Session, settings: Settings) -> list[Finding]:
+    shape = shape_of(settings)
+    revocation = settings.auth == "jwt"
+    trial = await try_permissions(session, shape, revocation=revocation)
     found = trial.findings
-    if trial.state is not None:
-        found += _stream(shape, trial.state)
-    elif isinstance(trial.silence, UpstreamRefused) and trial.silence.code == NO_SUCH_STREAM:
-        found.append(problem("stream", f"there is no stream {shape.name}", "run: natsgate provision"))
-    elif trial.silence is not None and not isinstance(trial.silence, NotPermitted):
-        return [*found, silence_of(trial.silence)]
-    elif trial.silence is None:
+    told = trial.told.get(shape.name)
+    if told is None:
         return found  # without an inbox no answer comes
+    if isinstance(told, StreamState):
+        found += _stream(shape, told)
+    elif isinstance(told, UpstreamRefused) and told.code == NO_SUCH_STREAM:
+        found.append(problem("stream", f"there is no stream {shape.name}", "run: natsgate provision"))
+    elif not isinstance(told, NotPermitted):
+        return [*found, silence_of(told)]
+    if revocation:
+        found += _bucket(trial.told.get(BUCKET_SHAPE.name))
     return found + await _overlaps(session, shape)
+
+
+def _bucket(told: StreamState | UpstreamError | None) -> list[Finding]:
+    name = BUCKET_SHAPE.name
+    if isinstance(told, StreamState):
+        found = look_at_bucket(BUCKET_SHAPE, told.config)
+        if any(each.level == "problem" for each in found):
+            return found
+        text = f"{name} holds {told.subjects} entries ({told.bytes} of {show_size(int(told.config['max_bytes']))})"
+        return [fine("bucket", text), *found]
+    if isinstance(told, UpstreamRefused) and told.code == NO_SUCH_STREAM:
+        return [
+            note("bucket", f"there is no stream {name}: nobody is revoked", "natsgate provision, or revoke, makes it")
+        ]
+    if told is None or isinstance(told, NotPermitted):
+        return []  # said with the permissions
+    mend = "look at the cluster: nats stream report, nats server report jetstream"
+    return [problem("bucket", f"the leader of {name} does not answer: {told!s}", mend)]
 
 
 def _stream(shape: StreamShape, state: StreamState) -> list[Finding]:

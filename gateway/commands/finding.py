@@ -17,7 +17,7 @@ class Finding:
 
     Attributes:
         level: `problem`: natsgate does not work, or not as promised; `note`: works, worth knowing; `ok`.
-        about: `settings`, `auth`, `nats`, `permissions` or `stream`.
+        about: `settings`, `auth`, `nats`, `permissions`, `stream` or `bucket`.
         text: what was found, one line.
         mend: the command or setting that mends it; empty for `ok`.
     """

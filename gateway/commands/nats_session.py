@@ -11,14 +11,14 @@ from typing import Any
 
 from gateway.commands.outcome import CommandFailed, NatsNotReached
 from gateway.core.errors import UpstreamError
-from gateway.server import nats_options
+from gateway.core.violation import Violation, read_violation
+from gateway.nats_settings import nats_options
 from gateway.settings import Settings
 from gateway.upstream.connection import NatsConnection
 
 DEFAULT_WAIT_S = 5.0
 """How long a command waits for NATS while `START_TIMEOUT_S` is 0: nobody is served by one that waits for ever."""
 
-_VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
 _INBOX = "_inbox."
 
 
@@ -45,7 +45,7 @@ class Session:
 
     def __init__(self, settings: Settings) -> None:
         self._up = asyncio.Event()
-        self._violations: set[tuple[str, str]] = set()
+        self._violations: set[Violation] = set()
         self._violated = asyncio.Condition()
         self._notify: set[asyncio.Task[None]] = set()
         self.nats = NatsConnection(
@@ -63,14 +63,16 @@ class Session:
         """Wait until the connection is up."""
         await self._up.wait()
 
-    async def request(self, subject: str, payload: bytes = b"", *, timeout_s: float = 2.0) -> bytes:
+    async def request(
+        self, subject: str, payload: bytes = b"", *, timeout_s: float = 2.0, headers: dict[str, str] | None = None
+    ) -> bytes:
         """Ask and get the answer.
 
         Raises:
             NotPermitted: we may not ask, or not listen on our inbox.
             UpstreamAway: nobody answers, or not in time.
         """
-        answer = asyncio.create_task(self.nats.request(subject, payload, timeout_s=timeout_s))
+        answer = asyncio.create_task(self.nats.request(subject, payload, timeout_s=timeout_s, headers=headers))
         refusal = asyncio.create_task(self._refusal_of(subject))
         try:
             await asyncio.wait([answer, refusal], return_when=asyncio.FIRST_COMPLETED)
@@ -90,7 +92,7 @@ class Session:
 
     def refused(self, verb: str, subject: str) -> bool:
         """Whether the server has refused this so far; nats-py tells it in lower case."""
-        return (verb, subject.lower()) in self._violations
+        return Violation(verb, subject.lower()) in self._violations
 
     async def _refusal_of(self, subject: str) -> NotPermitted:
         async with self._violated:
@@ -102,10 +104,9 @@ class Session:
                 await self._violated.wait()
 
     def _trouble(self, event: str, fields: dict[str, Any]) -> None:
-        found = _VIOLATION.search(str(fields.get("error", "")))
-        if found is not None:
-            verb = "publish" if found[1].lower() == "publish" else "subscribe"
-            self._violations.add((verb, found[2].lower()))
+        violation = read_violation(str(fields.get("error", "")))
+        if violation is not None:
+            self._violations.add(violation)
             task = asyncio.get_running_loop().create_task(self._wake())
             self._notify.add(task)
             task.add_done_callback(self._notify.discard)

@@ -7,6 +7,7 @@ listens, so what may be published is asked of the server, which knows the login'
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import orjson
 
 from gateway.commands.finding import Finding, fine, note, problem
 from gateway.commands.nats_session import NotPermitted, Session
+from gateway.core.bucket import BUCKET_SHAPE, SUBJECTS
 from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
 from gateway.core.stream import JETSTREAM_OFF, StreamShape, StreamState, read_info
 from gateway.core.subjects import INBOX_ROOT, covers
@@ -30,45 +32,63 @@ class Trial:
 
     Attributes:
         findings: one per permission that lacks, else a single `ok`.
-        state: what the leader says of the stream, if it said anything.
-        silence: why it did not.
+        told: what the leader says of each stream, or why it says nothing. Without an inbox: empty.
     """
 
     findings: list[Finding] = field(default_factory=list)
-    state: StreamState | None = None
-    silence: UpstreamError | None = None
+    told: dict[str, StreamState | UpstreamError] = field(default_factory=dict)
 
 
-async def try_permissions(session: Session, shape: StreamShape) -> Trial:
-    """Do once what a gateway does all the time, and note what is refused."""
+async def try_permissions(session: Session, shape: StreamShape, *, revocation: bool) -> Trial:
+    """Do once what a gateway does all the time, and note what is refused.
+
+    Args:
+        revocation: whether reading the bucket of revoked users is needed, and not only will be.
+    """
     trial = Trial()
     live = f"{shape.live_prefix}.>"
     await session.may_subscribe(live)
-    for subject in (
-        f"$JS.API.STREAM.INFO.{shape.name}",
-        f"$JS.API.STREAM.MSG.GET.{shape.name}",
-        f"$JS.API.DIRECT.GET.{shape.name}",
-    ):
-        reading = ".INFO." in subject
-        try:
-            answer = await session.request(subject, b"" if reading else _PROBE)
-            if reading:
-                trial.state = read_info(answer)
-        except NotPermitted as error:
-            trial.findings.append(problem("permissions", f"the NATS login may not {error.verb} {error.subject}", _MEND))
-            if error.verb == "subscribe":
-                return trial  # without an inbox no answer comes: nothing else can be learned
-            if reading:
-                trial.silence = error
-        except UpstreamError as error:
-            if reading:
-                trial.silence = error  # the stream's trouble; the permission is there
+    await session.may_subscribe(SUBJECTS)
+    # No subscription to our inbox: without it no answer comes, and nothing else can be learned.
+    if not await _read(session, shape.name, problem, trial):
+        return trial
+    level = problem if revocation else _not_needed_yet
+    await _read(session, BUCKET_SHAPE.name, level, trial)
     if session.refused("subscribe", live):
         trial.findings.append(problem("permissions", f"the NATS login may not subscribe {live}", _MEND))
+    if session.refused("subscribe", SUBJECTS):
+        trial.findings.append(level("permissions", f"the NATS login may not subscribe {SUBJECTS}", _MEND))
     trial.findings += await _publishing(session, shape)
     if all(each.level == "note" for each in trial.findings):
-        trial.findings.insert(0, fine("permissions", f"the login may read the stream, {live} and its inbox"))
+        text = f"the login may read the stream, {live} and its inbox"
+        trial.findings.insert(0, fine("permissions", text))
     return trial
+
+
+def _not_needed_yet(about: str, text: str, mend: str) -> Finding:
+    return note(about, text, f"needed with NATSGATE_AUTH=jwt, to know who is revoked: {mend}")
+
+
+async def _read(session: Session, name: str, level: Callable[[str, str, str], Finding], trial: Trial) -> bool:
+    """Try what reading a stream needs; False when our own inbox is barred."""
+    for verb in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET"):
+        reading = verb == "STREAM.INFO"
+        try:
+            answer = await session.request(f"$JS.API.{verb}.{name}", b"" if reading else _PROBE)
+            if reading:
+                trial.told[name] = read_info(answer)
+        except NotPermitted as error:
+            inbox = error.verb == "subscribe"
+            text = f"the NATS login may not {error.verb} {error.subject}"
+            trial.findings.append((problem if inbox else level)("permissions", text, _MEND))
+            if inbox:
+                return False
+            if reading:
+                trial.told[name] = error
+        except UpstreamError as error:
+            if reading:
+                trial.told[name] = error  # the stream's trouble; the permission is there
+    return True
 
 
 async def _publishing(session: Session, shape: StreamShape) -> list[Finding]:

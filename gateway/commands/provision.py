@@ -1,4 +1,5 @@
-"""`natsgate provision`: makes the stream, or changes an existing one after showing what would change."""
+"""`natsgate provision`: makes the stream of events and the bucket of revoked users, or changes those that are there,
+after showing what would change."""
 
 from __future__ import annotations
 
@@ -6,23 +7,20 @@ import asyncio
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
+from gateway.commands.bucket import look_at_bucket, plan_bucket_change
+from gateway.commands.finding import Finding
 from gateway.commands.nats_session import open_session
 from gateway.commands.outcome import CommandFailed
-from gateway.commands.stream_change import Plan, Wishes, plan_change
+from gateway.commands.stream_admin import create, look_up, update
+from gateway.commands.stream_change import Plan, Wishes, new_config, plan_change
 from gateway.commands.stream_findings import look_at
-from gateway.core.errors import UpstreamError, UpstreamRefused
-from gateway.core.stream import (
-    DEFAULT_MAX_AGE_S,
-    DEFAULT_MAX_BYTES,
-    EPOCH_KEY,
-    NO_SUCH_STREAM,
-    StreamShape,
-    StreamState,
-)
-from gateway.server import shape_of
+from gateway.core.bucket import BUCKET_SHAPE
+from gateway.core.stream import Shape
+from gateway.nats_settings import shape_of
 from gateway.settings import Settings
 from gateway.upstream.api import StreamApi
 
@@ -42,40 +40,88 @@ class Speech:
     confirm: Callable[[str], bool] | None
 
 
-def provision(settings: Settings, wishes: Wishes, speech: Speech, *, yes: bool) -> None:
-    """Make the stream usable, and as wished.
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One stream to be provisioned.
 
-    The stream is not held while the user thinks: what is applied is compared with what was shown.
+    Attributes:
+        shape: what it is to be.
+        plan: what would change, from a configuration.
+        config: of a new one.
+        findings: what `natsgate check` says of a configuration.
+    """
+
+    shape: Shape
+    plan: Callable[[dict[str, Any]], Plan]
+    config: Callable[[], dict[str, Any]]
+    findings: Callable[[dict[str, Any]], list[Finding]]
+
+
+def provision(settings: Settings, wishes: Wishes, speech: Speech, *, yes: bool) -> None:
+    """Make the stream of events, and the bucket of revoked users, usable and as wished.
+
+    Neither is held while the user thinks: what is applied is compared with what was shown.
 
     Args:
-        yes: change an existing stream without asking.
+        wishes: about the stream of events. The bucket has as many copies.
+        yes: change what is there without asking.
 
     Raises:
         NatsNotReached, ConfigError: see `open_session`.
-        CommandFailed: the server refuses, nobody agreed to a change, or the stream stays unusable.
+        CommandFailed: the server refuses, nobody agreed to a change, or one of them stays unusable.
     """
     shape = shape_of(settings)
-    shown = asyncio.run(_created_or_planned(settings, wishes, speech))
-    if shown is None:
-        return
+    made = _provision(
+        settings,
+        _Target(
+            shape,
+            lambda config: plan_change(shape, config, wishes),
+            lambda: new_config(shape, wishes),
+            lambda config: look_at(shape, config),
+        ),
+        speech,
+        yes=yes,
+    )
+    replicas = int(made.get("num_replicas") or 1)
+    _provision(
+        settings,
+        _Target(
+            BUCKET_SHAPE,
+            lambda config: plan_bucket_change(BUCKET_SHAPE, config, replicas=replicas),
+            lambda: BUCKET_SHAPE.config(replicas=replicas),
+            lambda config: look_at_bucket(BUCKET_SHAPE, config),
+        ),
+        speech,
+        yes=yes,
+    )
+
+
+def _provision(settings: Settings, target: _Target, speech: Speech, *, yes: bool) -> dict[str, Any]:
+    """Make or change one stream; returns its configuration."""
+    name = target.shape.name
+    shown = asyncio.run(_created_or_planned(settings, target, speech))
+    if shown.created:
+        _warn_of(target, shown, speech)
+        return shown.config
     if shown.impossible:
         raise CommandFailed("; ".join(shown.impossible))
     for each in shown.regrets:
         speech.warn(each)
     if shown.changes:
-        speech.say(f"stream {shape.name}, to be changed:")
+        speech.say(f"stream {name}, to be changed:")
         for change in shown.changes:
             speech.say(f"  {change.line()}")
         if not yes:
-            _agree(shape.name, speech)
-        asyncio.run(_apply(settings, wishes, shown))
-        speech.say(f"stream {shape.name} changed")
-    unusable = shape.problems(shown.config)
+            _agree(name, speech)
+        asyncio.run(_apply(settings, target, shown))
+        speech.say(f"stream {name} changed")
+    unusable = target.shape.problems(shown.config)
     if unusable:
         raise CommandFailed("; ".join(unusable))
     if not shown.changes:
-        speech.say(f"stream {shape.name} is there and usable; nothing to do")
-    _warn_of(shape, shown, speech)
+        speech.say(f"stream {name} is there and usable; nothing to do")
+    _warn_of(target, shown, speech)
+    return shown.config
 
 
 def _agree(name: str, speech: Speech) -> None:
@@ -87,75 +133,33 @@ def _agree(name: str, speech: Speech) -> None:
         raise CommandFailed(f"stream {name} was not changed")
 
 
-def _warn_of(shape: StreamShape, plan: Plan, speech: Speech) -> None:
-    for each in look_at(shape, plan.config):
+def _warn_of(target: _Target, plan: Plan, speech: Speech) -> None:
+    for each in target.findings(plan.config):
         if each.level == "problem":
             speech.warn(f"{each.text}; {each.mend}")
 
 
-async def _created_or_planned(settings: Settings, wishes: Wishes, speech: Speech) -> Plan | None:
+async def _created_or_planned(settings: Settings, target: _Target, speech: Speech) -> Plan:
     async with open_session(settings) as session:
-        api = StreamApi(session, shape_of(settings))
-        state = await _info(api)
+        api = StreamApi(session, target.shape)
+        state = await look_up(api)
         if state is not None:
-            return plan_change(api.shape, state.config, wishes)
-        config = api.shape.config(
-            replicas=wishes.replicas or 1,
-            max_age_s=DEFAULT_MAX_AGE_S if wishes.max_age_s is None else wishes.max_age_s,
-            max_bytes=(DEFAULT_MAX_BYTES if wishes.max_bytes is None else wishes.max_bytes) or -1,
-        )
-        if wishes.epoch is not None:
-            config["metadata"] = {EPOCH_KEY: wishes.epoch}
-        try:
-            await api.create(config)
-        except UpstreamError as error:
-            raise CommandFailed(_explained("created", api.shape.name, error)) from None
+            return target.plan(state.config)
+        config = target.config()
+        await create(api, config)
         speech.say(f"stream {api.shape.name} created: {orjson.dumps(config).decode()}")
-        _warn_of(api.shape, Plan(config), speech)
-        return None
+        return Plan(config, created=True)
 
 
-async def _apply(settings: Settings, wishes: Wishes, shown: Plan) -> None:
+async def _apply(settings: Settings, target: _Target, shown: Plan) -> None:
     async with open_session(settings) as session:
-        api = StreamApi(session, shape_of(settings))
-        state = await _info(api)
-        if state is None or plan_change(api.shape, state.config, wishes).config != shown.config:
+        api = StreamApi(session, target.shape)
+        state = await look_up(api)
+        if state is None or target.plan(state.config).config != shown.config:
             raise CommandFailed(
                 f"stream {api.shape.name} was not changed: somebody else changed it meanwhile; run it again"
             )
-        try:
-            await api.update(shown.config)
-        except UpstreamError as error:
-            raise CommandFailed(_explained("changed", api.shape.name, error)) from None
-
-
-async def _info(api: StreamApi) -> StreamState | None:
-    try:
-        return await api.info()
-    except UpstreamRefused as error:
-        if error.code == NO_SUCH_STREAM:
-            return None
-        raise CommandFailed(_explained("looked at", api.shape.name, error)) from None
-    except UpstreamError as error:
-        raise CommandFailed(_explained("looked at", api.shape.name, error)) from None
-
-
-_MENDS = {
-    10065: "another stream stores one of these subjects: see natsgate check",
-    10074: "give --replicas 1, or run nats-server as a cluster",
-    10005: "give fewer --replicas, or add servers to the cluster",
-    10047: "give a smaller --max-bytes, or give JetStream more room (max_file_store, the account's limits)",
-    10039: "JetStream is not enabled for this account: put jetstream {} into the server's configuration",
-    10028: "the account may not store so much: give a smaller --max-bytes, or raise its limits",
-}
-"""JetStream's error codes that an operator can do something about here."""
-
-
-def _explained(done: str, name: str, error: UpstreamError) -> str:
-    mend = _MENDS.get(error.code, "") if isinstance(error, UpstreamRefused) else ""
-    if not mend and "nobody answers" in str(error):
-        mend = "JetStream is not enabled: start nats-server with -js"
-    return f"stream {name} could not be {done}: {error}" + (f"; {mend}" if mend else "")
+        await update(api, shown.config)
 
 
 def attended() -> bool:

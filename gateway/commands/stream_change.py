@@ -9,7 +9,14 @@ from typing import Any
 import orjson
 
 from gateway.commands.quantities import show_duration, show_size
-from gateway.core.stream import DEFAULT_MAX_CONSUMERS, DUPLICATE_WINDOW_NS, EPOCH_KEY, StreamShape
+from gateway.core.stream import (
+    DEFAULT_MAX_AGE_S,
+    DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_CONSUMERS,
+    DUPLICATE_WINDOW_NS,
+    EPOCH_KEY,
+    StreamShape,
+)
 from gateway.core.subjects import covers
 
 _OWN_METADATA = "_nats."
@@ -52,15 +59,29 @@ class Plan:
 
     Attributes:
         config: the whole new configuration.
+        created: whether there was none before.
         changes: what is different in it.
         impossible: what natsgate needs and JetStream cannot change, each with its mend.
         regrets: what natsgate would like, can do without, and JetStream cannot change.
     """
 
     config: dict[str, Any]
+    created: bool = False
     changes: list[Change] = field(default_factory=list)
     impossible: list[str] = field(default_factory=list)
     regrets: list[str] = field(default_factory=list)
+
+
+def new_config(shape: StreamShape, wishes: Wishes) -> dict[str, Any]:
+    """The configuration of a new stream, as wished."""
+    config = shape.config(
+        replicas=wishes.replicas or 1,
+        max_age_s=DEFAULT_MAX_AGE_S if wishes.max_age_s is None else wishes.max_age_s,
+        max_bytes=(DEFAULT_MAX_BYTES if wishes.max_bytes is None else wishes.max_bytes) or -1,
+    )
+    if wishes.epoch is not None:
+        config["metadata"] = {EPOCH_KEY: wishes.epoch}
+    return config
 
 
 def plan_change(shape: StreamShape, config: dict[str, Any], wishes: Wishes) -> Plan:
@@ -77,15 +98,18 @@ def plan_change(shape: StreamShape, config: dict[str, Any], wishes: Wishes) -> P
     # The window may not be longer than events are kept; shorter than ours, retries would be stored twice.
     wanted = max(window, DUPLICATE_WINDOW_NS)
     plan.config["duplicate_window"] = min(wanted, age) if age else wanted
-    plan.changes = [
-        Change(key, config.get(key), value) for key, value in sorted(plan.config.items()) if config.get(key) != value
-    ]
+    plan.changes = changes(config, plan.config)
     anew = f"to have it so, delete the stream with all its events (nats stream rm {shape.name}) and run provision again"
-    plan.impossible = [f"{each}; {anew}" for each in _impossible(shape.name, config)]
+    plan.impossible = [f"{each}; {anew}" for each in impossible(shape.name, config)]
     if config.get("storage", "file") != "file":
         what = f"stream {shape.name} is in {config['storage']}, and JetStream cannot move an existing stream to file"
         plan.regrets = [f"{what}; {anew}"]
     return plan
+
+
+def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
+    """What is different between two configurations."""
+    return [Change(key, before.get(key), value) for key, value in sorted(after.items()) if before.get(key) != value]
 
 
 def _needed(shape: StreamShape, config: dict[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -120,7 +144,8 @@ def _wished(config: dict[str, Any], wishes: Wishes) -> Iterable[tuple[str, Any]]
         yield "metadata", {**(config.get("metadata") or {}), EPOCH_KEY: wishes.epoch}
 
 
-def _impossible(name: str, config: dict[str, Any]) -> Iterable[str]:
+def impossible(name: str, config: dict[str, Any]) -> Iterable[str]:
+    """What keeps a stream of this configuration from storing what natsgate stores, for good."""
     if config.get("retention") == "workqueue":
         yield f"stream {name} is a work queue, and JetStream cannot make it keep events"
     if config.get("sealed"):

@@ -135,8 +135,8 @@ class Intake:
 
     def receive(self, subject: bytes, headers: bytes | None, payload: bytes) -> Hole | None:
         """Take one message as the wire brought it. Returns the hole that it reveals, if any; then it is held."""
-        block = -1 if headers is None else headers.rfind(b"\r\nNats-Stream: ")
-        if headers is None or block < 0 or headers[block + 15 : headers.find(b"\r\n", block + 15)] != self._stream:
+        block = -1 if headers is None else headers.rfind(b"Nats-Stream: ")
+        if headers is None or block < 0 or headers[block + 13 : headers.find(b"\r\n", block)] != self._stream:
             self._drop("not_from_stream", subject)
             return None
         at = headers.find(b"\r\nNats-Sequence: ", block)

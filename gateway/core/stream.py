@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -17,6 +17,18 @@ DUPLICATE_WINDOW_NS = 120 * 10**9
 DEFAULT_MAX_AGE_S = 24 * 3600.0
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_MAX_CONSUMERS = 1000
+
+
+class Shape(Protocol):
+    """What natsgate expects of a stream."""
+
+    @property
+    def name(self) -> str:
+        """The stream."""
+
+    def problems(self, config: dict[str, Any]) -> list[str]:
+        """What keeps natsgate from working on a stream of this configuration; each with its mend. Empty: it is
+        usable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +101,7 @@ class StreamState:
         incarnation: which life of the stream it is.
         first, last: the first and last stored sequence. An empty stream has first = last + 1.
         messages, bytes: what it holds.
+        subjects: how many different ones.
         last_time: when the last one was stored.
         config: its configuration.
     """
@@ -98,6 +111,7 @@ class StreamState:
     last: int
     messages: int
     bytes: int
+    subjects: int
     last_time: datetime
     config: dict[str, Any]
 
@@ -118,6 +132,7 @@ def read_info(answer: bytes) -> StreamState:
             last=int(state["last_seq"]),
             messages=int(state["messages"]),
             bytes=int(state["bytes"]),
+            subjects=int(state.get("num_subjects", 0)),  # left out where there is none
             last_time=datetime.fromisoformat(state["last_ts"]),
             config=config,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import orjson
 
-from gateway.core.stream import StreamShape, StreamState, read_answer, read_info
+from gateway.core.stream import Shape, StreamState, read_answer, read_info
+
+S_co = TypeVar("S_co", bound=Shape, covariant=True)
 
 
 class Asks(Protocol):
@@ -15,13 +17,13 @@ class Asks(Protocol):
     async def request(self, subject: str, payload: bytes = b"", *, timeout_s: float = 2.0) -> bytes: ...
 
 
-class StreamApi:
+class StreamApi(Generic[S_co]):
     """Requests about one stream.
 
     Every method raises `UpstreamAway` when nobody answers in time and `UpstreamRefused` when the server says no.
     """
 
-    def __init__(self, asks: Asks, shape: StreamShape) -> None:
+    def __init__(self, asks: Asks, shape: S_co) -> None:
         self._asks = asks
         self.shape = shape
 

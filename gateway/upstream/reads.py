@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from gateway.core.errors import UpstreamAway, UpstreamRefused
-from gateway.core.stream import read_answer
+from gateway.core.stream import Shape, read_answer
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
 
@@ -35,7 +35,7 @@ LAG_PATIENCE = 300
 
 
 class Stored(NamedTuple):
-    """A stored message. `headers`: from the stream's own block on."""
+    """A stored message. `headers`: its publisher's, with the stream's own block (`Nats-Stream` …) behind them."""
 
     sequence: int
     subject: bytes
@@ -105,7 +105,7 @@ class StreamReads:
         messages: how many stored messages were read.
     """
 
-    def __init__(self, nats: NatsConnection, api: StreamApi, inbox: str) -> None:
+    def __init__(self, nats: NatsConnection, api: StreamApi[Shape], inbox: str) -> None:
         self._nats = nats
         self.api = api
         self._stream = api.shape.name
@@ -247,10 +247,11 @@ class StreamReads:
         pending = self._pending.get(subject[subject.rfind(b".") + 1 :])
         if pending is None or pending.done.done():
             return  # an answer to a read that was given up
-        if headers is None or headers[8:9] == b" ":
+        # Whatever headers its publisher gave it, even a status line: a message has the stream's own block behind them.
+        block = -1 if headers is None else headers.rfind(b"Nats-Stream: ")
+        if headers is None or block < 0:
             self._ended(pending, headers or b"")
             return
-        block = headers.rfind(b"\r\nNats-Stream: ")
         sequence = _number(headers, b"\r\nNats-Sequence: ", block)
         at = headers.find(b"\r\nNats-Subject: ", block) + 16
         if pending.first:
@@ -260,9 +261,7 @@ class StreamReads:
         if _number(headers, b"\r\nNats-Last-Sequence: ", block) != pending.last:
             pending.whole = False
         pending.last = sequence
-        pending.batch.messages.append(
-            Stored(sequence, headers[at : headers.find(b"\r\n", at)], payload, headers[block:])
-        )
+        pending.batch.messages.append(Stored(sequence, headers[at : headers.find(b"\r\n", at)], payload, headers))
 
     def _ended(self, pending: _Pending, headers: bytes) -> None:
         status = headers[9:12]

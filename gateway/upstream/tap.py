@@ -21,7 +21,7 @@ from gateway.core.event import OVERHEAD_BYTES
 from gateway.core.hub import Hub
 from gateway.core.intake import Hole, Intake
 from gateway.core.reader import AHEAD, OTHER_LIFE
-from gateway.core.stream import JETSTREAM_OFF, NO_SUCH_STREAM, StreamState
+from gateway.core.stream import JETSTREAM_OFF, NO_SUCH_STREAM, StreamShape, StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
@@ -72,7 +72,7 @@ class Tap:
     def __init__(
         self,
         nats: NatsConnection,
-        api: StreamApi,
+        api: StreamApi[StreamShape],
         reads: StreamReads,
         hub: Hub,
         intake: Intake,

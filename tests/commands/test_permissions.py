@@ -13,12 +13,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from publishers import Publisher, Settings
+from tests.auth.following import Following
 from tests.support.command import natsgate
 from tests.support.gateway import Gateway
 from tests.support.nats_server import NatsServer
 from tests.support.sse import SseClient
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "nats"
+JWT: dict[str, object] = {"AUTH": "jwt", "JWT_SECRET": "x" * 32}
 LOGINS = ("gateway", "publisher", "service", "operator")
 
 Login = Callable[[str], Awaitable["Watched"]]
@@ -85,10 +87,12 @@ async def login(server: NatsServer) -> AsyncIterator[Login]:
 
 async def test_gateway_and_publishers_work(server: NatsServer, login: Login, tmp_path: Path) -> None:
     """An event of a publisher reaches a client of the gateway, live and from the stream; `check` is content."""
-    done = await asyncio.to_thread(natsgate, "check", "--json", settings=settings(server, "gateway"))
-    assert done.returncode == 0, done
-    levels = {each["level"] for each in json.loads(done.stdout)["findings"]}
-    assert levels == {"ok"}, done.stdout
+    for auth in ({}, JWT):
+        login_ = settings(server, "gateway") | auth
+        done = await asyncio.to_thread(natsgate, "check", "--json", settings=login_)
+        assert done.returncode == 0, done
+        levels = {each["level"] for each in json.loads(done.stdout)["findings"]}
+        assert levels == {"ok"}, done.stdout
     async with Gateway(tmp_path / "gateway", server.url, settings(server, "gateway")) as gateway:
         await asyncio.to_thread(gateway.wait_ready)
         async with (
@@ -136,6 +140,37 @@ async def test_a_service_answers_the_gateway_and_nobody_else_does(login: Login) 
     assert await publisher.refused("publish", "natsgate.authorize.r")
 
 
+async def test_operators_revoke_and_gateways_follow(server: NatsServer, login: Login) -> None:
+    """An operator's login writes and lists; a gateway's follows, live and by reading; nobody else writes or listens."""
+    at = ["--at", "2026-01-01T00:00:00Z"]
+    async with Following(server.url, user="gateway", password="pwgateway") as replica:
+        await replica.loaded()
+        done = await asyncio.to_thread(natsgate, "revoke", "alice", *at, settings=settings(server, "operator"))
+        assert done.returncode == 0, done
+        await replica.holds({"alice": 1767225600.0})
+        await replica.until(lambda: not replica.revocations.ledger.heard_bytes, "it was read, too")
+        assert (replica.revocations.reasons, replica.troubles) == ([], [])
+    done = await asyncio.to_thread(natsgate, "revoke", "--list", settings=settings(server, "operator"))
+    assert done.stdout == "2026-01-01T00:00:00Z alice\n", done
+    done = await asyncio.to_thread(natsgate, "revoke", "--lift", "alice", settings=settings(server, "operator"))
+    assert done.returncode == 0, done
+    for name in ("gateway", "publisher", "service"):
+        assert await (await login(name)).refused("publish", "$KV.natsgate_revoked.alice")
+    for name in ("publisher", "service"):
+        assert await (await login(name)).refused("subscription", "$KV.natsgate_revoked.>")
+    done = await asyncio.to_thread(natsgate, "revoke", "alice", settings=settings(server, "publisher"))
+    assert done.returncode == 2
+    assert "may not publish to $JS.API.STREAM.INFO.KV_natsgate_revoked" in done.stderr
+    assert "permissions.conf" in done.stderr
+
+
+async def test_a_gateway_makes_no_consumer(login: Login) -> None:
+    """A push consumer delivers wherever it is told to: the right to make one would be the right to forge events."""
+    gateway = await login("gateway")
+    for stream in ("EVENTS", "KV_natsgate_revoked"):
+        assert await gateway.refused("publish", f"$JS.API.CONSUMER.CREATE.{stream}.forger")
+
+
 async def test_a_publisher_publishes_roots_only(login: Login) -> None:
     """Roots of events, but neither the inbox nor JetStream's API, and it listens to nobody's events."""
     publisher = await login("publisher")
@@ -156,6 +191,13 @@ async def test_check_names_each_permission_that_lacks(server: NatsServer, tmp_pa
         assert [line for line in problems if f"publish {subject};" in line], done.stdout
     assert [line for line in problems if "subscribe live.>" in line]
     assert all("permissions.conf" in line for line in problems)
+    assert not [line for line in problems if "natsgate_revoked" in line]  # nobody can be revoked without tokens
+    done = await asyncio.to_thread(natsgate, "check", settings=settings(server, "publisher") | JWT)
+    problems = [line for line in done.stdout.splitlines() if line.startswith("problem")]
+    for what in ("INFO", "MSG.GET"):
+        assert [line for line in problems if f"publish $JS.API.STREAM.{what}.KV_natsgate_revoked;" in line], done.stdout
+    assert [line for line in problems if "publish $JS.API.DIRECT.GET.KV_natsgate_revoked;" in line]
+    assert [line for line in problems if "subscribe $KV.natsgate_revoked.>;" in line]
 
 
 async def test_check_sees_a_missing_inbox_and_a_barred_root(tmp_path: Path) -> None:

@@ -24,7 +24,14 @@ from gateway.upstream.replay import Replay
 
 STORED = 3000
 STATE = StreamState(
-    incarnation="x", first=1, last=STORED, messages=STORED, bytes=STORED * 100, last_time=datetime.now(UTC), config={}
+    incarnation="x",
+    first=1,
+    last=STORED,
+    messages=STORED,
+    bytes=STORED * 100,
+    subjects=1,
+    last_time=datetime.now(UTC),
+    config={},
 )
 
 

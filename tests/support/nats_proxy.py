@@ -47,6 +47,10 @@ class NatsProxy:
     def go_on(self) -> None:
         self._flowing.set()
 
+    def redirect(self, port: int) -> None:
+        """Connections from now on go to another nats-server."""
+        self._upstream = port
+
     def cut(self) -> None:
         """Reset every connection; new ones are taken."""
         for writer in tuple(self._writers):

@@ -1,0 +1,68 @@
+"""A stream looked up, created and changed for an operator: what the server refuses is said with what mends it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.commands.outcome import CommandFailed
+from gateway.core.errors import UpstreamError, UpstreamRefused
+from gateway.core.stream import NO_SUCH_STREAM, Shape, StreamState
+from gateway.upstream.api import StreamApi
+
+_MENDS = {
+    10065: "another stream stores one of these subjects: see natsgate check",
+    10074: "give --replicas 1, or run nats-server as a cluster",
+    10005: "give fewer --replicas, or add servers to the cluster",
+    10047: "give a smaller --max-bytes, or give JetStream more room (max_file_store, the account's limits)",
+    10039: "JetStream is not enabled for this account: put jetstream {} into the server's configuration",
+    10028: "the account may not store so much: give a smaller --max-bytes, or raise its limits",
+}
+"""JetStream's error codes that an operator can do something about here."""
+
+
+async def create(api: StreamApi[Shape], config: dict[str, Any]) -> None:
+    """Create a stream.
+
+    Raises:
+        CommandFailed: the server refuses; the text has the mend.
+    """
+    try:
+        await api.create(config)
+    except UpstreamError as error:
+        raise CommandFailed(explained("created", api.shape.name, error)) from None
+
+
+async def update(api: StreamApi[Shape], config: dict[str, Any]) -> None:
+    """Change a stream.
+
+    Raises:
+        CommandFailed: the server refuses; the text has the mend.
+    """
+    try:
+        await api.update(config)
+    except UpstreamError as error:
+        raise CommandFailed(explained("changed", api.shape.name, error)) from None
+
+
+async def look_up(api: StreamApi[Shape]) -> StreamState | None:
+    """What the leader says of a stream; None when there is none.
+
+    Raises:
+        CommandFailed: it does not say.
+    """
+    try:
+        return await api.info()
+    except UpstreamRefused as error:
+        if error.code == NO_SUCH_STREAM:
+            return None
+        raise CommandFailed(explained("looked at", api.shape.name, error)) from None
+    except UpstreamError as error:
+        raise CommandFailed(explained("looked at", api.shape.name, error)) from None
+
+
+def explained(done: str, name: str, error: UpstreamError) -> str:
+    """What could not be done with a stream, why, and what mends it."""
+    mend = _MENDS.get(error.code, "") if isinstance(error, UpstreamRefused) else ""
+    if not mend and "nobody answers" in str(error):
+        mend = "JetStream is not enabled: start nats-server with -js"
+    return f"stream {name} could not be {done}: {error}" + (f"; {mend}" if mend else "")
