@@ -8,7 +8,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from random import Random
 from typing import Any
@@ -51,6 +51,9 @@ from gateway.watchdog import Watchdog
 
 SHUTDOWN_S = 2
 """How long requests may take to be answered at the end, when all connections have gone."""
+
+CANCEL_AGAIN_S = 1.5
+"""How long what runs in the background may take to end; longer than NATS is given to close its connections."""
 
 
 class NotReached(GatewayError):
@@ -236,14 +239,14 @@ class Replica:
                 await server.serve([sock])
             finally:
                 self._watchdog.stop()
-                for task in background:
-                    task.cancel()
+                await end(background)
         self._log.info("ended")
 
     # Signals
 
     def _signalled(self) -> None:
         if self._draining.is_set():
+            self._log.warning("ending_at_once", connections=sum(self._room.current.values()))
             self._server.force_exit = self._server.should_exit = True
         self._draining.set()
 
@@ -351,6 +354,16 @@ class Replica:
             "nats": {"connected": self._nats.connected, "server": self._nats.server},
             "stream": {"name": self._settings.stream, "usable": self._tap.usable.is_set()},
         }
+
+
+async def end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended. Once is not enough: `asyncio.wait_for` of Python 3.11, on which nats-py
+    stands, loses a cancellation that comes in the same moment as what it waits for."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
 
 def _period_s(settings: Settings) -> float:

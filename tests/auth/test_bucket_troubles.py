@@ -26,9 +26,11 @@ ALLOWED = {
 }  # fmt: skip
 
 
-def configuration(folder: Path, without: str | None) -> Path:
-    """A configuration where `follower` may do what reading the bucket needs, but for one thing."""
-    rights = {verb: {"allow": [each for each in subjects if each != without]} for verb, subjects in ALLOWED.items()}
+def configuration(folder: Path, without: str | None, *more: str) -> Path:
+    """A configuration where `follower` may do what reading the bucket needs, but for one thing; and some more."""
+    rights = {
+        verb: {"allow": [*(each for each in subjects if each != without), *more]} for verb, subjects in ALLOWED.items()
+    }
     users = [
         {"user": "follower", "password": "pw", "permissions": rights},
         {"user": "operator", "password": "pw"},

@@ -6,8 +6,10 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 
+import pytest
 from nats.aio.client import Client
 
+from gateway.server import end
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet, histogram
@@ -218,3 +220,37 @@ async def test_a_replay_that_is_cut_goes_on_elsewhere(start_gateway: StartGatewa
         assert await asyncio.to_thread(old.wait, timeout_s=5) == 0
         await follower.until_heard(len(expected))
     assert_same(follower.heard, expected)
+
+
+async def test_a_task_that_loses_its_cancellation_ends_too() -> None:
+    """What runs in the background is cancelled until it has ended: a library may swallow the first attempt."""
+    attempts = 0
+
+    async def stubborn() -> None:
+        nonlocal attempts
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                attempts += 1
+                if attempts == 2:
+                    raise
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end([task]), timeout=10)
+    assert task.cancelled()
+    assert attempts == 2
+
+
+@pytest.mark.slow
+async def test_a_long_drain_says_how_far_it_is(start_gateway: StartGateway, own_id: str) -> None:
+    """Every few seconds a line has how many connections were ended and how many are left."""
+    gateway = await start_gateway(DRAIN_DELAY_S=0, DRAIN_S=8)
+    async with Fleet(lambda: gateway.url, [f"repo.{own_id}.>"], each=50, comes_back=False) as fleet:
+        await fleet.until_ready()
+        gateway.terminate()
+        assert await asyncio.to_thread(gateway.wait, timeout_s=20) == 0
+    line = gateway.logs("drain_progress")[0]
+    assert line["ended"] + line["left"] == 100
+    assert 20 < line["ended"] < 100
