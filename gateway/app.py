@@ -150,7 +150,7 @@ class App:
             if spec is None and not query.subjects:
                 parse_filters((), (), 0)  # says what a query looks like
             self._room.admission.require_room_for(principal.sub)
-            guard = self._gate.guard(principal)
+            guard = door.guard(principal)
             entry = await door.enter(guard)
         cors = self._gate.authenticator.origins.cors(request.headers.get("origin"))
         return Handover(SseConnection(self._room, label, guard, remote, entry, named=query.named, headers=cors))
@@ -176,7 +176,7 @@ class App:
                 principal = await self._identify(websocket)
                 if principal is not None:
                     self._room.admission.require_room_for(principal.sub)
-                guard = self._gate.nobody_yet() if principal is None else self._gate.guard(principal)
+                guard = self._gate.nobody_yet() if principal is None else door.guard(principal)
                 entry = None if principal is None else await door.enter(guard)
         except ClientError as error:
             if error.closing is None:
