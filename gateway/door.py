@@ -11,11 +11,12 @@ from random import Random
 from starlette.requests import HTTPConnection
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.services import Services, Verdict
+from gateway.auth.services import Services, Unasked
+from gateway.auth.verdict import Verdict
 from gateway.core.addresses import client_address
 from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
-from gateway.core.errors import BadRequest, ComeBack, Forbidden, Hidden, Unauthorized
+from gateway.core.errors import BadRequest, ClientError, Forbidden, Hidden, Unauthorized, UpstreamAway
 from gateway.core.guard import Entry, Guard, Store
 from gateway.core.query import StreamQuery, parse_filters
 from gateway.core.reader import Initial
@@ -41,7 +42,6 @@ class Gate:
         authenticator: says who is asking.
         services: say who may have a route that asks one.
         store: stores a message in the stream: subject and payload.
-        upstream_up: whether NATS and the stream can be used.
         now: monotonic seconds; `wall`: seconds since the epoch.
         random: for the spread of ends.
     """
@@ -53,7 +53,6 @@ class Gate:
         services: Services,
         store: Callable[[str, bytes], Awaitable[object]],
         *,
-        upstream_up: Callable[[], bool],
         now: Callable[[], float],
         wall: Callable[[], float],
         random: Random,
@@ -62,7 +61,6 @@ class Gate:
         self.authenticator = authenticator
         self.services = services
         self.store = store
-        self.upstream_up = upstream_up
         self.now = now
         self._wall = wall
         self._random = random
@@ -196,12 +194,10 @@ class Door:
             filters = self._spec.filters(self._known(principal), self._gate.settings.roots)
             verdict = await self._verdict(principal, filters, fresh=True)
             _require(verdict)
-        except ComeBack as error:
-            return error.why if self._gate.upstream_up() else ASK_DELAY_S
-        except Hidden:
-            return Closing.NOT_FOUND
-        except Forbidden:
-            return Closing.FORBIDDEN
+        except Unasked:
+            return ASK_DELAY_S
+        except ClientError as error:
+            return error.closing or Closing.POLICY
         return verdict.ttl_s
 
     def _storing(self, spec: RouteSpec, known: Mapping[str, str]) -> Store | None:
@@ -243,16 +239,15 @@ class _Opening:
         self._first = first
 
     async def ask(self) -> Initial | Closing:
+        """See `Opening.ask`."""
         verdict, self._first = self._first, None
         if verdict is None:
             try:
                 verdict = await self._ask()
                 _require(verdict)
-            except ComeBack as error:
-                return error.why
-            except Hidden:
-                return Closing.NOT_FOUND
-            except Forbidden:
-                return Closing.FORBIDDEN
+            except Unasked as error:
+                raise UpstreamAway(error.detail) from None
+            except ClientError as error:
+                return error.closing or Closing.POLICY
         cursor: Cursor = verdict.cursor
         return Initial(verdict.initial or (), cursor.incarnation, cursor.sequence)
