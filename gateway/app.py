@@ -10,22 +10,21 @@ from typing import Any
 import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.core.carriers import BEARER_SUBPROTOCOL
 from gateway.core.dialect import ENVELOPE, RAW, RAW_WITH_CONTROL
-from gateway.core.errors import BadRequest, ClientError, NotFound, Unauthorized
+from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, Unauthorized
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import RouteSpec
 from gateway.core.schedule import retry_ms
 from gateway.core.start import NOW
+from gateway.cors import Cors
 from gateway.door import Door, Gate
 from gateway.replies import json_reply, metrics_reply, problem, refusal
 from gateway.routing import ConfiguredRoute
@@ -50,7 +49,6 @@ _HTTP_ERRORS = {
     405: ("bad_method", "Method Not Allowed", "This path does not take this method."),
     505: ("bad_http", "HTTP Version Not Supported", ""),
 }
-_CORS_HEADERS = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +77,16 @@ class App:
         self._room = room
         self._gate = gate
         self._health = health
-        self._starlette = self._built()
+        self._inner = self._built()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._starlette(scope, receive, send)
+        await self._inner(scope, receive, send)
 
     def reloaded(self) -> None:
         """Serve by the gate's settings, which are others now. What is served already goes on as it began."""
-        self._starlette = self._built()
+        self._inner = self._built()
 
-    def _built(self) -> Starlette:
+    def _built(self) -> ASGIApp:
         settings = self._gate.settings
         routes: list[BaseRoute] = [
             Route("/events", self._events, methods=["GET"]),
@@ -100,17 +98,8 @@ class App:
         if self._health.metrics is not None:
             routes.append(Route("/metrics", self._metrics, methods=["GET"]))
         routes += [ConfiguredRoute(spec, self) for spec in settings.route]
-        cors = Middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=_CORS_HEADERS,
-            allow_credentials=True,
-            expose_headers=("Retry-After",),
-        )
         app = Starlette(
             routes=routes,
-            middleware=[cors] if settings.allowed_origins else [],
             exception_handlers={
                 ClientError: self._client_error,
                 HTTPException: self._http_error,
@@ -119,7 +108,7 @@ class App:
         )
         app.router.redirect_slashes = False
         app.router.default = self._nowhere
-        return app
+        return Cors(app, lambda: self._gate.authenticator.origins, self._preflight_refused)
 
     @staticmethod
     def metrics_only(page: Callable[[], bytes]) -> Starlette:
@@ -161,10 +150,10 @@ class App:
             if spec is None and not query.subjects:
                 parse_filters((), (), 0)  # says what a query looks like
             self._room.admission.require_room_for(principal.sub)
-            guard = self._gate.guard(principal)
+            guard = door.guard(principal)
             entry = await door.enter(guard)
-        headers = self._gate.authenticator.origins.headers(request.headers.get("origin"))
-        return Handover(SseConnection(self._room, label, guard, remote, entry, named=query.named, headers=headers))
+        cors = self._gate.authenticator.origins.cors(request.headers.get("origin"))
+        return Handover(SseConnection(self._room, label, guard, remote, entry, named=query.named, headers=cors))
 
     async def websocket(
         self, websocket: WebSocket, label: str, spec: RouteSpec | None, parameters: dict[str, str]
@@ -187,7 +176,7 @@ class App:
                 principal = await self._identify(websocket)
                 if principal is not None:
                     self._room.admission.require_room_for(principal.sub)
-                guard = self._gate.nobody_yet() if principal is None else self._gate.guard(principal)
+                guard = self._gate.nobody_yet() if principal is None else door.guard(principal)
                 entry = None if principal is None else await door.enter(guard)
         except ClientError as error:
             if error.closing is None:
@@ -246,6 +235,9 @@ class App:
         if scope["type"] != "websocket":
             raise NotFound(_NOWHERE)
         await self.deny(WebSocket(scope, receive, send), NotFound(_NOWHERE))
+
+    def _preflight_refused(self, connection: HTTPConnection) -> None:
+        self._room.reject(BadOrigin.code, self._gate.remote(connection))
 
     async def _client_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, ClientError)

@@ -11,11 +11,12 @@ from random import Random
 from starlette.requests import HTTPConnection
 
 from gateway.auth.authenticator import Authenticator
-from gateway.auth.services import Services, Verdict
+from gateway.auth.services import Services, Unasked
+from gateway.auth.verdict import Verdict
 from gateway.core.addresses import client_address
 from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
-from gateway.core.errors import BadRequest, ComeBack, Forbidden, Hidden
+from gateway.core.errors import BadRequest, ClientError, Forbidden, Hidden, Unauthorized, UpstreamAway
 from gateway.core.guard import Entry, Guard, Store
 from gateway.core.query import StreamQuery, parse_filters
 from gateway.core.reader import Initial
@@ -41,7 +42,6 @@ class Gate:
         authenticator: says who is asking.
         services: say who may have a route that asks one.
         store: stores a message in the stream: subject and payload.
-        upstream_up: whether NATS and the stream can be used.
         now: monotonic seconds; `wall`: seconds since the epoch.
         random: for the spread of ends.
     """
@@ -53,7 +53,6 @@ class Gate:
         services: Services,
         store: Callable[[str, bytes], Awaitable[object]],
         *,
-        upstream_up: Callable[[], bool],
         now: Callable[[], float],
         wall: Callable[[], float],
         random: Random,
@@ -62,7 +61,6 @@ class Gate:
         self.authenticator = authenticator
         self.services = services
         self.store = store
-        self.upstream_up = upstream_up
         self.now = now
         self._wall = wall
         self._random = random
@@ -122,44 +120,49 @@ class Door:
             Unauthorized, ComeBack: it is not taken, or not now.
         """
         principal = await self._gate.authenticator.of_token(token)
-        guard = self._gate.guard(principal) or Guard(principal, math.inf, Closing.TOKEN_EXPIRED)
+        return self.guard(principal) or Guard(principal, math.inf, Closing.TOKEN_EXPIRED)
+
+    def guard(self, principal: Principal) -> Guard | None:
+        """The guard of a connection of this principal by this path; None where nothing about it ever changes."""
+        guard = self._gate.guard(principal)
         if self._asks_service:
+            guard = guard or Guard(principal, math.inf, Closing.TOKEN_EXPIRED)
             guard.ask = partial(self._ask_again, principal)
         return guard
 
-    def allow(self, principal: Principal | None, subjects: tuple[str, ...]) -> list[Filter]:
+    def allow(self, guard: Guard | None, subjects: tuple[str, ...]) -> list[Filter]:
         """Turn filters as a client wrote them into filters that it may have.
 
         Raises:
             BadRequest: one is malformed.
-            Forbidden: one is not covered by the principal's rights.
+            Unauthorized: the client has not said who it is.
+            Forbidden: one is not covered by its rights.
         """
         settings = self._gate.settings
         filters = parse_filters(subjects, settings.roots, settings.max_filters)
-        (principal or EVERYONE).require(filters)
+        _who(guard).require(filters)
         return filters
 
     async def enter(self, guard: Guard | None) -> Entry:
         """What the path serves to a client by itself.
 
         Raises:
-            BadRequest, Forbidden: what it asks for is malformed, or not its to have.
+            BadRequest, Unauthorized, Forbidden: what it asks for is malformed, or not its to have.
             Hidden: a service says that it is not to know.
             ComeBack: the service does not answer now.
         """
-        principal = EVERYONE if guard is None or guard.principal is None else guard.principal
+        principal = _who(guard)
         spec, query = self._spec, self._query
         if spec is None:
-            return Entry(self.allow(principal, query.subjects) if query.subjects else [], query.start)
+            return Entry(self.allow(guard, query.subjects) if query.subjects else [], query.start)
         known = self._known(principal)
         filters = spec.filters(known, self._gate.settings.roots)
         if not self._asks_service:
             principal.require(filters)
-            return Entry(filters, query.start, None, self._storing(spec, principal, known))
+            return Entry(filters, query.start, None, self._storing(spec, known))
         verdict = await self._verdict(principal, filters)
         _require(verdict)
         if guard is not None and verdict.ttl_s is not None:
-            guard.ask = partial(self._ask_again, principal)
             guard.ask_at = self._gate.now() + verdict.ttl_s
         opening, start = None, query.start
         from_now = start.since is None and not start.until_head
@@ -169,7 +172,7 @@ class Door:
             start = replace(start, snapshot=True)
         elif from_now and start.cursor is None and not start.snapshot:
             start = replace(start, cursor=verdict.cursor)
-        return Entry(filters, start, opening, self._storing(spec, principal, known))
+        return Entry(filters, start, opening, self._storing(spec, known), granted=True)
 
     @property
     def _asks_service(self) -> bool:
@@ -191,26 +194,32 @@ class Door:
             filters = self._spec.filters(self._known(principal), self._gate.settings.roots)
             verdict = await self._verdict(principal, filters, fresh=True)
             _require(verdict)
-        except ComeBack as error:
-            return error.why if self._gate.upstream_up() else ASK_DELAY_S
-        except Hidden:
-            return Closing.NOT_FOUND
-        except Forbidden:
-            return Closing.FORBIDDEN
+        except Unasked:
+            return ASK_DELAY_S
+        except ClientError as error:
+            return error.closing or Closing.POLICY
         return verdict.ttl_s
 
-    def _storing(self, spec: RouteSpec, principal: Principal, known: Mapping[str, str]) -> Store | None:
+    def _storing(self, spec: RouteSpec, known: Mapping[str, str]) -> Store | None:
         if spec.publish is None:
             return None
         by_service = self._asks_service
 
-        async def store(event_type: str, payload: bytes) -> object:
+        async def store(guard: Guard | None, event_type: str, payload: bytes) -> object:
             subject = spec.publish_subject(known, event_type)
             if not by_service:  # the service has answered for the route, both ways
-                principal.require_publish(subject)
+                _who(guard).require_publish(subject)
             return await self._gate.store(subject, payload)
 
         return store
+
+
+def _who(guard: Guard | None) -> Principal:
+    if guard is None:
+        return EVERYONE
+    if guard.principal is None:
+        raise Unauthorized("Say first who you are.", reason="missing")
+    return guard.principal
 
 
 def _require(verdict: Verdict) -> None:
@@ -230,16 +239,15 @@ class _Opening:
         self._first = first
 
     async def ask(self) -> Initial | Closing:
+        """See `Opening.ask`."""
         verdict, self._first = self._first, None
         if verdict is None:
             try:
                 verdict = await self._ask()
                 _require(verdict)
-            except ComeBack as error:
-                return error.why
-            except Hidden:
-                return Closing.NOT_FOUND
-            except Forbidden:
-                return Closing.FORBIDDEN
+            except Unasked as error:
+                raise UpstreamAway(error.detail) from None
+            except ClientError as error:
+                return error.closing or Closing.POLICY
         cursor: Cursor = verdict.cursor
         return Initial(verdict.initial or (), cursor.incarnation, cursor.sequence)

@@ -68,7 +68,10 @@ class Identity:
         self.authenticator = Authenticator(
             tokens,
             Tickets(
-                None if ticket_secret is None else ticket_secret.get_secret_value(), settings.ticket_ttl_s, time.time
+                None if ticket_secret is None else ticket_secret.get_secret_value(),
+                settings.ticket_ttl_s,
+                leeway_s=settings.jwt_leeway_s,
+                now=time.time,
             ),
             Origins(settings.allowed_origins),
             access_token=settings.allow_access_token,

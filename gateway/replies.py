@@ -69,6 +69,11 @@ def ended_stream(why: Closing, wait_ms: int) -> Response:
     return stream
 
 
+def empty_reply(headers: Mapping[str, str]) -> Response:
+    """An answer that is its headers."""
+    return Response(b"", 204, {**_SECURITY, **headers})
+
+
 def json_reply(status: int, content: Mapping[str, Any]) -> Response:
     """A JSON answer."""
     return Response(orjson.dumps(content), status, _SECURITY, media_type="application/json")

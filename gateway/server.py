@@ -166,13 +166,19 @@ class Replica:
                 memory_full=lambda: self._memory.full,
             ),
         )
-        services = Services(self._ask, self._where, now=loop.time, log=self._log)
+        services = Services(
+            self._ask,
+            self._where,
+            self._api.info,
+            max_event_bytes=settings.max_event_bytes,
+            now=loop.time,
+            log=self._log,
+        )
         self._gate = Gate(
             settings,
             self._identity.authenticator,
             services,
             self._api.publish,
-            upstream_up=self._tap.usable.is_set,
             now=loop.time,
             wall=time.time,
             random=random,

@@ -9,7 +9,7 @@ from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Tokens
 from gateway.core.carriers import find_token
 from gateway.core.errors import BadOrigin, Unauthorized
-from gateway.core.origins import Origins
+from gateway.core.origins import Origins, bad_origin
 from gateway.core.rights import EVERYONE, Principal
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -103,7 +103,7 @@ class Authenticator:
         origin, host = _header(headers, b"origin"), _header(headers, b"host")
         # A handshake's Origin is checked whatever its carrier: no page but ours has business here.
         if (websocket or (self.tokens is None and not reads_only)) and origin is not None:
-            self._require_trusted(self.origins.trusts(origin, host), origin)
+            _require(self.origins.trusts(origin, host), origin)
         if self.tokens is None:
             return EVERYONE
         carried = find_token(headers=headers, query=query, subprotocols=subprotocols, access_token=self._access_token)
@@ -116,19 +116,17 @@ class Authenticator:
                 fetch_site=_header(headers, b"sec-fetch-site"),
                 reads_only=reads_only and not websocket,
             )
-            self._require_trusted(lets, origin)
+            _require(lets, origin)
         if carried.carrier != "ticket":
             return await self.tokens.verify(carried.text)
         if not streams:
             raise Unauthorized("A ticket opens streams and nothing else; send the token.", reason="ticket")
         return self.tokens.not_revoked(self.tickets.read(carried.text, path))
 
-    def _require_trusted(self, trusted: bool, origin: str | None) -> None:
-        if not trusted:
-            shown = "no origin" if origin is None else f"the origin {origin[:200]!a}"
-            raise BadOrigin(
-                f"A page of {shown} may not do this; NATSGATE_ALLOWED_ORIGINS lists those that may, beside the own one."
-            )
+
+def _require(trusted: bool, origin: str | None) -> None:
+    if not trusted:
+        raise bad_origin(origin)
 
 
 def _header(headers: Headers, name: bytes) -> str | None:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
 
-import orjson
-
+from gateway.auth.verdict import Verdict, read_verdict
 from gateway.core.cursor import Cursor
-from gateway.core.errors import ComeBack, UpstreamError
+from gateway.core.errors import ComeBack, Unauthorized, UpstreamAway, UpstreamError
 from gateway.core.recent import Recent
 from gateway.core.rights import Principal
 from gateway.logs import Logger, Seldom
@@ -28,27 +26,11 @@ CACHE_S = 2.0
 
 CACHE_BYTES = 8 * 2**20
 IN_FLIGHT = 64
-"""Questions at a time: more of them would only queue up in the service."""
-
-LEAST_TTL_S = 1.0
+"""Questions of one route at a time: more of them would only queue up in its service."""
 
 
-class Verdict(NamedTuple):
-    """What a service said.
-
-    Attributes:
-        allowed: whether the client may have the route.
-        hidden: whether it is not to learn that there is one (404 instead of 403).
-        initial: events that show the present state, each a JSON object; None: the service gives none.
-        ttl_s: after how many seconds it wants to be asked again; None: never.
-        cursor: where the stream stood before it was asked.
-    """
-
-    allowed: bool
-    hidden: bool
-    initial: tuple[bytes, ...] | None
-    ttl_s: float | None
-    cursor: Cursor
+class Unasked(ComeBack):
+    """The service could not even be asked, since NATS is away. Who was let in before may wait until it can be."""
 
 
 class Services:
@@ -59,6 +41,8 @@ class Services:
     Args:
         ask: sends a NATS request: subject, payload, seconds; raises `UpstreamError`.
         where: tells where the stream stands now; raises `UpstreamError`.
+        probe: asks the stream's leader something; raises `UpstreamError` when NATS is away.
+        max_event_bytes: the most that an initial event may have; 0 means no limit.
         now: monotonic seconds.
         log: for what a service gets wrong.
 
@@ -70,17 +54,22 @@ class Services:
         self,
         ask: Callable[[str, bytes, float], Awaitable[bytes]],
         where: Callable[[], Awaitable[Cursor]],
+        probe: Callable[[], Awaitable[object]],
         *,
+        max_event_bytes: int,
         now: Callable[[], float],
         log: Logger,
     ) -> None:
         self._ask = ask
         self._where = where
+        self._probe = probe
+        self._max_event_bytes = max_event_bytes
         self._now = now
         self._log = log
         self._seldom = Seldom(now)
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._slots: dict[str, asyncio.Semaphore] = {}
         self._asking: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._probing: asyncio.Task[bool] | None = None
         self.cache: Recent[bytes, tuple[Verdict, float]] = Recent(CACHE_BYTES)
 
     async def verdict(
@@ -97,10 +86,11 @@ class Services:
 
         Raises:
             ComeBack: nobody answers, or not in time, or nonsense. Never taken for a yes.
+            Unauthorized: the claims cannot be told.
+            Unasked: NATS is away.
         """
-        question = orjson.dumps(
-            {"sub": principal.sub, "claims": dict(principal.claims), "params": dict(params), "subjects": subjects},
-            option=orjson.OPT_SORT_KEYS,
+        question = _question(
+            {"sub": principal.sub, "claims": dict(principal.claims), "params": dict(params), "subjects": subjects}
         )
         key = route.encode("ascii") + b" " + question
         remembered = self.cache.get(key)
@@ -116,58 +106,54 @@ class Services:
         return await asyncio.shield(asking)
 
     async def _asked(self, route: str, key: bytes, question: bytes) -> Verdict:
-        subject = SUBJECT + route
         try:
-            async with self._slots:
-                cursor = await self._where()
-                answer = await self._ask(subject, question, TIMEOUT_S)
-            verdict = read_verdict(answer, cursor)
+            answer, cursor = await self._answer(route, question)
+            verdict = read_verdict(answer, cursor, max_event_bytes=self._max_event_bytes)
         except (UpstreamError, ValueError) as error:
             held = self._seldom.due(route)
             if held is not None:
                 self._log.warning("authorize_failed", route=route, error=str(error), held_back=held)
-            raise ComeBack("Whether you may have this cannot be found out now; come again.") from None
+            away = isinstance(error, UpstreamError) and not await self._nats_is_there()
+            detail = "Whether you may have this cannot be found out now; come again."
+            raise (Unasked(detail) if away else ComeBack(detail)) from None
         lives_s = CACHE_S if verdict.ttl_s is None else min(CACHE_S, verdict.ttl_s)
         size = len(key) + sum(len(each) for each in verdict.initial or ())
         self.cache.put(key, (verdict, self._now() + lives_s), size)
         return verdict
 
+    async def _answer(self, route: str, question: bytes) -> tuple[bytes, Cursor]:
+        # Each route has its own: a service that is slow does not hold up another one's clients.
+        slots = self._slots.setdefault(route, asyncio.Semaphore(IN_FLIGHT))
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await slots.acquire()
+        except TimeoutError:
+            raise UpstreamAway(f"{IN_FLIGHT} questions wait for an answer already") from None
+        try:
+            cursor = await self._where()
+            return await self._ask(SUBJECT + route, question, TIMEOUT_S), cursor
+        finally:
+            slots.release()
 
-def read_verdict(answer: bytes, cursor: Cursor) -> Verdict:
-    """Read a service's answer.
+    async def _nats_is_there(self) -> bool:
+        """Whether it was the service alone that did not answer. One question for all who want to know."""
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probed())
+        return await asyncio.shield(self._probing)
 
-    Raises:
-        ValueError: it is none; the text says what is wrong, and shows nothing of it.
-    """
+    async def _probed(self) -> bool:
+        try:
+            await self._probe()
+        except UpstreamError:
+            return False
+        finally:
+            self._probing = None
+        return True
+
+
+def _question(content: Mapping[str, object]) -> bytes:
+    # Not by orjson, for which some integers, texts and depths that a token may hold are too much.
     try:
-        content = json.loads(answer)  # not orjson: integers of any size are to come through as they are
-    except (ValueError, RecursionError):
-        raise ValueError("the answer is no JSON") from None
-    if not isinstance(content, dict) or not isinstance(content.get("allow"), bool):
-        raise ValueError('the answer is to be an object with "allow": true or false')
-    status = content.get("status", 403)
-    if status not in (403, 404):
-        raise ValueError("status is to be 403 or 404")
-    ttl_s = content.get("ttl_s")
-    if ttl_s is not None and (isinstance(ttl_s, bool) or not isinstance(ttl_s, int | float) or not 0 < ttl_s < 1e9):
-        raise ValueError("ttl_s is to be a number of seconds above 0")
-    return Verdict(
-        allowed=content["allow"],
-        hidden=status == 404,
-        initial=_initial(content.get("initial")),
-        ttl_s=None if ttl_s is None else max(LEAST_TTL_S, float(ttl_s)),
-        cursor=cursor,
-    )
-
-
-def _initial(given: Any) -> tuple[bytes, ...] | None:
-    if given is None:
-        return None
-    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
-        raise ValueError("initial is to be a list of events, each a JSON object")
-    try:
-        return tuple(
-            json.dumps(each, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() for each in given
-        )
-    except ValueError:
-        raise ValueError("initial holds what is no JSON: NaN, Infinity or a lone surrogate") from None
+        return json.dumps(content, sort_keys=True, separators=(",", ":")).encode("ascii")
+    except RecursionError:
+        raise Unauthorized("The token's claims are nested too deep.", reason="claims") from None

@@ -15,9 +15,6 @@ AskAgain = Callable[[], Awaitable["float | Closing | None"]]
 """Asks a service again: after how many seconds it wants to be asked next (None: never), or why the connection ends."""
 
 
-Store = Callable[[str, bytes], Awaitable[object]]
-
-
 class Guard:
     """Who a connection belongs to.
 
@@ -39,6 +36,11 @@ class Guard:
         self.ask: AskAgain | None = None
 
 
+Store = Callable[[Guard | None, str, bytes], Awaitable[object]]
+"""Stores a client's message: takes whose connection it came by, its `type` and its JSON; raises `ClientError` or
+`UpstreamError`."""
+
+
 class Entry(NamedTuple):
     """What a path serves to a principal by itself.
 
@@ -46,11 +48,12 @@ class Entry(NamedTuple):
         filters: its feed; empty: none, the client asks for feeds by message.
         start: where it begins.
         opening: shows the present state first, where a service gives one.
-        store: stores a client's message: takes its `type` and its JSON, raises `ClientError` or `UpstreamError`. None:
-            the path takes no messages.
+        store: None: the path takes no messages.
+        granted: whether a service gives the feed, whatever the token's rights are.
     """
 
     filters: list[Filter]
     start: Start
     opening: Opening | None = None
     store: Store | None = None
+    granted: bool = False

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-_ORIGIN = re.compile(r"(https?)://([^/?#@\s]+)", re.IGNORECASE)
+from gateway.core.errors import BadOrigin
+
+_HOST = r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]"
+_ORIGIN = re.compile(rf"(https?)://((?:{_HOST})(?::(\d{{1,5}}))?)", re.IGNORECASE | re.ASCII)
 
 
 def parse_origin(text: str) -> str:
     """An origin as browsers spell it: scheme, host, and the port where it is not the scheme's own; in lower case.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none that a browser would send, so it would never allow anything.
     """
     shape = _ORIGIN.fullmatch(text)
-    if shape is None:
+    if shape is None or int(shape[3] or 0) > 65535:
         raise ValueError(
             f"{text!a} is no origin; give scheme, host and port as a browser does: https://app.example.com "
-            "(no path, no *; several are separated by commas)"
+            "(no path, no *, other alphabets as xn--; several are separated by commas)"
         )
     return text.lower().removesuffix(":443" if shape[1].lower() == "https" else ":80")
 
@@ -59,16 +62,29 @@ class Origins:
             return self.trusts(origin, host)
         return reads_only and fetch_site in (None, "same-origin")
 
-    def headers(self, origin: str | None) -> bytes:
-        """The CORS headers of an answer that is written by hand; empty for origins that are not allowed."""
+    def cors(self, origin: str | None) -> list[tuple[bytes, bytes]]:
+        """The headers that tell a browser whether a page of this origin may read an answer (Fetch, section 3.2).
+
+        Args:
+            origin: the header `Origin`, as it came.
+        """
         if not self.allowed:
-            return b""
+            return []
         if origin is None or origin not in self.allowed:
-            return b"vary: origin\r\n"
-        return (
-            b"access-control-allow-origin: %b\r\naccess-control-allow-credentials: true\r\nvary: origin\r\n"
-            % origin.encode("ascii")
-        )
+            return [(b"vary", b"origin")]
+        return [
+            (b"access-control-allow-origin", origin.encode("ascii")),
+            (b"access-control-allow-credentials", b"true"),
+            (b"vary", b"origin"),
+        ]
+
+
+def bad_origin(origin: str | None) -> BadOrigin:
+    """The refusal of a page that is none of ours."""
+    shown = "no origin" if origin is None else f"the origin {origin[:200]!a}"
+    return BadOrigin(
+        f"A page of {shown} may not do this; NATSGATE_ALLOWED_ORIGINS lists those that may, beside the own one."
+    )
 
 
 def _bare(scheme: str, authority: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.core.errors import BadRequest, Forbidden
 from gateway.core.subjects import Filter, parse_filter
-from publishers.wire import InvalidId, encode_id
+from publishers.wire import MAX_SUBJECT_BYTES, InvalidId, encode_id
 
 _PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()+,;=:@-]+")
@@ -133,13 +133,17 @@ class RouteSpec(BaseModel):
             event_type: the `type` of the message, as it came.
 
         Raises:
-            BadRequest: the type is no id.
+            BadRequest: the type is no id, or makes the subject too long: NATS ends the connection of whoever sends it
+                a longer one than it takes.
         """
         assert self.publish is not None
         try:
-            return _fill(self.publish, {**parameters, TYPE: encode_id(event_type)})
+            subject = _fill(self.publish, {**parameters, TYPE: encode_id(event_type)})
         except InvalidId as error:
             raise BadRequest(f"type: {error}") from None
+        if len(subject) > MAX_SUBJECT_BYTES:
+            raise BadRequest(f"type: it makes the subject longer than {MAX_SUBJECT_BYTES} bytes; use a shorter one.")
+        return subject
 
 
 def _parameter(name: str, raw: bytes) -> str:

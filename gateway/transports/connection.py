@@ -259,32 +259,47 @@ class Connection(asyncio.Protocol):
         if self.ending is not None:
             if now >= self._deadline:
                 self._finish_or_cut(now)
-        elif self.guard is not None and (why := self._over(self.guard, now)) is not None:
+            return
+        why = self._over(now)
+        if why is not None:
             self.end(why)
-        elif now >= self.ends_at:
-            self.end(Closing.MAX_AGE)
-        elif self.paused:
+            return
+        self._ask_when_due(now)
+        if self.paused:
             self._watch_progress(now)
         else:
             if self._told_up is not self.room.upstream_up():
                 self._tell_state()
-            if self.guard is not None and now >= self.guard.ask_at and self._told_up:
-                self.guard.ask_at = float("inf")
-                self.room.spawn(self._ask_again(self.guard))
             self.beat(now)
 
-    def _over(self, guard: Guard, now: float) -> Closing | None:
+    def _over(self, now: float) -> Closing | None:
+        guard = self.guard
         # Revocations are looked up here and nowhere else: whatever a connection was waiting for when one came, and
         # whoever let it in meanwhile, the next round ends it.
-        if guard.principal is not None and self.room.revoked(guard.principal):
+        if guard is not None and guard.principal is not None and self.room.revoked(guard.principal):
             return Closing.REVOKED
-        return guard.why if now >= guard.ends_at else None
+        if guard is not None and now >= guard.ends_at:
+            return guard.why
+        return Closing.MAX_AGE if now >= self.ends_at else None
+
+    def _ask_when_due(self, now: float) -> None:
+        # Of those with a full socket too: one that reads a little at a time is not to go on for ever unasked.
+        guard = self.guard
+        if guard is not None and now >= guard.ask_at and self.room.upstream_up():
+            guard.ask_at = float("inf")
+            self.room.spawn(self._ask_again(guard))
 
     async def _ask_again(self, guard: Guard) -> None:
         """Ask the service that let this connection in whether it still may. While NATS is away it cannot be asked, and
         nothing comes that would need its word."""
         assert guard.ask is not None
-        answer = await guard.ask()
+        try:
+            answer = await guard.ask()
+        except Exception:  # a fault of ours: who was not asked for does not stay, and the loop logs it
+            self.failed()
+            raise
+        if self.guard is not guard:
+            return  # its client has a new token, for which the service is asked anew
         if isinstance(answer, Closing):
             self.end(answer)
         elif answer is not None:

@@ -152,7 +152,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def too_late(self) -> None:
         """The request did not come in time."""
-        if self._head_bytes:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if self._head_bytes or (cycle is not None and not cycle.response_started):
             self._refuse(408)
         else:
             self.transport.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import orjson
@@ -26,7 +26,7 @@ class SseConnection(Connection):
         guard, remote: see `Connection`.
         entry: what the client asked for and may have, and where it begins.
         named: whether events carry their type as a name.
-        headers: further headers of the response, each with its line end.
+        headers: further headers of the response.
     """
 
     __slots__ = ("_entry", "_headers", "_reader")
@@ -42,11 +42,11 @@ class SseConnection(Connection):
         entry: Entry,
         *,
         named: bool,
-        headers: bytes = b"",
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(room, route, SSE_NAMED if named else SSE, guard, remote)
         self._entry: Entry | None = entry
-        self._headers = headers
+        self._headers = b"".join([b"%b: %b\r\n" % header for header in headers])
         self._reader: Reader | None = None
 
     def started(self) -> None:

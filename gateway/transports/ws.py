@@ -49,7 +49,7 @@ class Door(Interface):
     async def enter(self, guard: Guard) -> Entry:
         """What the path serves to this client by itself. Raises `ClientError`."""
 
-    def allow(self, principal: Principal | None, subjects: tuple[str, ...]) -> list[Filter]:
+    def allow(self, guard: Guard | None, subjects: tuple[str, ...]) -> list[Filter]:
         """Turns filters as a client wrote them into filters that it may have. Raises `ClientError`."""
 
 
@@ -124,6 +124,9 @@ class WebSocketConnection(Connection):
         """The client may have what the path serves by itself."""
         raise NotImplementedError
 
+    def left(self, entry: Entry) -> None:
+        """The client may have what the path serves by itself, but went while that was found out."""
+
     def authenticated(self, guard: Guard, ref: Ref) -> None:
         """The client has said who it is, for the first time or anew: answer it."""
         raise NotImplementedError
@@ -155,11 +158,18 @@ class WebSocketConnection(Connection):
             entry = None if self.is_authenticated else await self._door.enter(guard)
             if self.ending is None and self.transport is not None:
                 self._let_in(guard, entry, ref)
+            elif self.ending is Closing.CLIENT_CLOSED and entry is not None:
+                self.guard = guard
+                self.left(entry)
         except ClientError as error:
             if self.ending is None and self.transport is not None:
                 self.turned_away(error, ref)
                 if not self.is_authenticated:
                     self.end(error.closing or Closing.UNAUTHORIZED)
+                self._count_error()
+        except Exception:  # a fault of ours: nobody stays for it, and the loop logs it
+            self.failed()
+            raise
         finally:
             self.release_reading(UNKNOWN)
 
@@ -178,7 +188,7 @@ class WebSocketConnection(Connection):
         elif before.principal.sub != guard.principal.sub:
             self.end(Closing.FORBIDDEN)  # a connection is one user's
         else:
-            if before.ask is not None:
+            if guard.ask is not None:
                 guard.ask_at = self.room.now()  # the service is to hear of the new token
             self.guard = guard
             self.authenticated(guard, ref)
@@ -354,6 +364,9 @@ class WebSocketConnection(Connection):
 
     def _complain(self, error: ClientError) -> None:
         self.refuse(error)
+        self._count_error()
+
+    def _count_error(self) -> None:
         self._errors += 1
         if self.room.ws_max_errors and self._errors > self.room.ws_max_errors:
             self.end(Closing.POLICY)

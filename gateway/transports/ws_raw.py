@@ -43,7 +43,7 @@ class RawConnection(WebSocketConnection):
         control: whether it gets control frames.
     """
 
-    __slots__ = ("_control", "_store", "_tasks")
+    __slots__ = ("_control", "_granted", "_store", "_tasks")
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class RawConnection(WebSocketConnection):
     ) -> None:
         super().__init__(room, route, RAW_WITH_CONTROL if control else RAW, guard, remote, door, entry)
         self._control = control
+        self._granted = False
         self._store: Store | None = None
         self._tasks: set[asyncio.Task[None]] | None = None
 
@@ -67,12 +68,20 @@ class RawConnection(WebSocketConnection):
             self.entered(entry)
 
     def entered(self, entry: Entry) -> None:
-        self._store = entry.store
+        self._granted, self._store = entry.granted, entry.store
         self.subscribe(entry.filters, entry.start, entry.opening)
 
+    def left(self, entry: Entry) -> None:
+        self._store = entry.store  # for what it sent before it went
+
     def authenticated(self, guard: Guard, ref: Ref) -> None:
-        ends = None if guard.principal is None else guard.principal.expires_at
+        principal = guard.principal
+        ends = None if principal is None else principal.expires_at
         self._say("authenticated", expires_at=None if ends is None else int(ends))
+        if principal is None or self._granted:
+            return
+        if not all(principal.may_subscribe(each) for reader in self.readers() for each in reader.feed.filters):
+            self.end(Closing.FORBIDDEN)
 
     def turned_away(self, error: ClientError, ref: Ref) -> None:
         self.refuse(error)
@@ -103,7 +112,7 @@ class RawConnection(WebSocketConnection):
         # A task a message, not a connection; their number is bounded by not reading on.
         if self._tasks is None:
             self._tasks = set()
-        task = asyncio.get_running_loop().create_task(self._stored(self._store(event_type, payload)))
+        task = asyncio.get_running_loop().create_task(self._stored(self._store(self.guard, event_type, payload)))
         self._tasks.add(task)
         task.add_done_callback(self._settled)
         if len(self._tasks) >= MAX_UNSTORED:

@@ -25,7 +25,7 @@ class V1Connection(WebSocketConnection):
         max_subscriptions: the most feeds at a time; 0 means no limit.
     """
 
-    __slots__ = ("_max_subscriptions", "_own_feed", "_ref")
+    __slots__ = ("_granted", "_max_subscriptions", "_ref")
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class V1Connection(WebSocketConnection):
     ) -> None:
         super().__init__(room, route, ENVELOPE, guard, remote, door, entry)
         self._ref: Ref = None
-        self._own_feed = ""
+        self._granted = ""
         self._max_subscriptions = max_subscriptions
 
     def started(self) -> None:
@@ -52,7 +52,7 @@ class V1Connection(WebSocketConnection):
     def entered(self, entry: Entry) -> None:
         if entry.filters:
             self._ref = None
-            self._own_feed = feed_name(entry.filters)
+            self._granted = feed_name(entry.filters) if entry.granted else ""
             self.subscribe(entry.filters, entry.start, entry.opening)
 
     def authenticated(self, guard: Guard, ref: Ref) -> None:
@@ -62,8 +62,8 @@ class V1Connection(WebSocketConnection):
         if principal is None:
             return
         for name, reader in list(self.feeds.items()):
-            # The feed that the path serves by itself is the path's to give.
-            if name != self._own_feed and not all(map(principal.may_subscribe, reader.feed.filters)):
+            # What a service gave is the service's to take: it is asked again.
+            if name != self._granted and not all(map(principal.may_subscribe, reader.feed.filters)):
                 self.unsubscribe(name)
                 message = f"The new token gives no right to subscribe to {name}; the feed has ended."
                 self.write(reply("error", ref=ref, code="forbidden", feed=name, message=message))
@@ -95,7 +95,7 @@ class V1Connection(WebSocketConnection):
                         "or put several filters into one feed.",
                         code="too_many_subscriptions",
                     )
-                filters = self._door.allow(self.principal, op.subjects)
+                filters = self._door.allow(self.guard, op.subjects)
                 held = sum(map(len, self.feeds)) + sum(len(each.text) for each in filters)
                 if held > MAX_FEEDS_BYTES:
                     raise BadRequest(
@@ -109,6 +109,8 @@ class V1Connection(WebSocketConnection):
                 if op.feed not in self.feeds:
                     raise BadRequest("There is no such feed on this connection.", code="not_subscribed")
                 self.unsubscribe(op.feed)
+                if op.feed == self._granted:
+                    self._granted = ""  # from now on it needs a right, as any other
                 self.write(reply("unsubscribed", ref=op.ref, feed=op.feed))
             case Auth():
                 self.authenticate(op.token, op.ref)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import time
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ class Member(asyncio.Protocol):
         ready_at: the loop's time of the first `ready`; None until then.
         gaps, closings: how many were told.
         lost: whether the connection ended.
+        lost_at: when it did, seconds since the epoch.
     """
 
     def __init__(self, request: bytes) -> None:
@@ -37,6 +39,7 @@ class Member(asyncio.Protocol):
         self.gaps = 0
         self.closings = 0
         self.lost = False
+        self.lost_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -61,6 +64,7 @@ class Member(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self.lost_at = time.time()
 
 
 class Crowd:
@@ -121,6 +125,14 @@ class Crowd:
             return all(m.lost or (m.sequences and m.sequences[-1] >= sequence) for m in self.members)
 
         await eventually(there, f"everybody got {sequence}", timeout_s=timeout_s)
+
+    async def until_lost(self, *, timeout_s: float = 30) -> None:
+        """Wait until every connection has ended."""
+
+        async def ended() -> bool:
+            return all(member.lost for member in self.members)
+
+        await eventually(ended, "everybody's connection ended", timeout_s=timeout_s)
 
     def close(self) -> None:
         for member in self.members:

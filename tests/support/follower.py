@@ -11,23 +11,37 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.eventually import eventually
+from tests.support.http_reply import HttpReply
 from tests.support.sse import SseClient, SseEvent
 from tests.support.stored import StoredEvent, sequence_of
 
 
 class Follower:
-    """Follows filters on whatever gateway `where` names at the time, from `async with` to its end.
+    """Follows filters on whatever gateway `where` names at the time, from `async with` to its end. Any status but 200
+    ends it for good.
+
+    Args:
+        headers: what a browser sends along with each request, as it is then: its cookies.
 
     Attributes:
+        refused: the answer that ended it; None while it lives.
         heard: the events, in the order in which they came.
         told: natsgate's own events.
         connects: how often it connected.
     """
 
-    def __init__(self, where: Callable[[], str], *subjects: str, query: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        where: Callable[[], str],
+        *subjects: str,
+        query: Mapping[str, str] | None = None,
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._where = where
         self._subjects = subjects
         self._query = dict(query or {})
+        self._headers = headers
+        self.refused: HttpReply | None = None
         self._task: asyncio.Task[None] | None = None
         self._client: SseClient | None = None
         self.last_event_id = ""
@@ -37,12 +51,14 @@ class Follower:
 
     async def _run(self) -> None:
         while True:
-            headers = {"Last-Event-ID": self.last_event_id} if self.last_event_id else {}
+            headers = dict(self._headers()) | ({"Last-Event-ID": self.last_event_id} if self.last_event_id else {})
             client = SseClient(self._where(), *self._subjects, query=self._query, headers=headers, keep=False)
             with contextlib.suppress(OSError, EOFError):
                 try:
                     await client.open()
-                    assert client.status == 200, client.reply
+                    if client.status != 200:
+                        self.refused = client.reply
+                        return
                     self.connects += 1
                     self._client = client
                     await self._read(client)
@@ -93,7 +109,16 @@ class Follower:
 
         await eventually(enough, f"{count} events heard", timeout_s=timeout_s)
 
+    async def until_refused(self, *, timeout_s: float = 15) -> HttpReply:
+        """Wait for the answer that ends it."""
+
+        async def refused() -> HttpReply | None:
+            return self.refused
+
+        return await eventually(refused, "refused", timeout_s=timeout_s)
+
     def _check(self) -> None:
+        assert self.refused is None, self.refused
         if self._task is not None and self._task.done():
             self._task.result()
 
