@@ -145,6 +145,7 @@ class Replica(Sampler):
             hub=self._hub,
             sweep=self._sweep,
             now=loop.time,
+            defer=loop.call_soon,
             random=random,
             replica=settings.replica,
             readers_changed=self._tap.readers_changed,

@@ -165,7 +165,9 @@ class Settings(BaseModel):
     warm_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = Field(
         default=60, description="Seconds of the stream that are read into the log when the subscription opens. 0: none."
     )
-    ws_max_message_bytes: Bytes = Field(default=64 * 2**10, description="Largest WebSocket message taken, bytes.")
+    ws_max_message_bytes: Bytes = Field(
+        default=64 * 2**10, description="Largest WebSocket message taken, its fragments together, bytes."
+    )
     ws_max_errors: Count = Field(default=10, description="Errors after which a WebSocket connection is closed.")
     request_timeout_s: Seconds = Field(
         default=10, description="Seconds a client has to send a whole request. 0: no limit."

@@ -23,6 +23,7 @@ ONE_DOOR = {
     "prometheus_client": {"gateway.metrics"},
     "pydantic": {"gateway.settings", "gateway.core.routes"},
     "structlog": {"gateway.logs"},
+    "websockets": {"gateway.transports.http_server"},
     "jwt": {"gateway.auth", "gateway.commands.token"},
 }
 

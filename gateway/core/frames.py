@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_TEXT, _PING, _CLOSE = 0x81, 0x89, 0x88
+_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 
 
 def text_header(length: int) -> bytes:
@@ -17,6 +17,21 @@ def text_header(length: int) -> bytes:
 def text(payload: bytes) -> bytes:
     """A whole text frame."""
     return text_header(len(payload)) + payload
+
+
+def pong(payload: bytes) -> bytes:
+    """The answer to a ping, with its payload (section 5.5.3)."""
+    return bytes((_PONG, len(payload))) + payload
+
+
+def close(code: int, reason: str) -> bytes:
+    """A close frame. `reason`: at most 123 bytes."""
+    return close_echo(code.to_bytes(2, "big") + reason.encode())
+
+
+def close_echo(payload: bytes) -> bytes:
+    """The answer to a close frame, with its code and reason (section 5.5.1)."""
+    return bytes((_CLOSE, len(payload))) + payload
 
 
 PING = bytes((_PING, 0))

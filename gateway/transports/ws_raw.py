@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
@@ -22,14 +21,14 @@ from gateway.transports.ws import UNSTORED, WebSocketConnection
 SUBPROTOCOL = "natsgate.raw.v1"
 
 MAX_UNSTORED = 32
-"""Messages of one client that the stream has not confirmed yet; at that many, its socket is not read further."""
+"""Messages of one client that the stream has not confirmed yet; at that many, it is not read further."""
 
 Store = Callable[[str, bytes], Awaitable[object]]
 """Stores a client's message: takes its `type` and its JSON. Raises `ClientError` or `UpstreamError`."""
 
 
-_FAULTS = (Closing.POLICY, Closing.BAD_DATA, Closing.PROTOCOL_ERROR, Closing.TOO_LARGE)
-"""Ends after which what the client sent before is not taken any more."""
+_HEARD_OUT = (None, Closing.CLIENT_CLOSED, Closing.DRAINING, Closing.DONE, Closing.GAP, Closing.MAX_AGE, Closing.SLOW)
+"""Ends that pass no judgement on the client: what it sent before it knew is stored all the same."""
 
 
 class RawConnection(WebSocketConnection):
@@ -42,7 +41,7 @@ class RawConnection(WebSocketConnection):
         store: where its messages go; None: nowhere.
     """
 
-    __slots__ = ("_backlog", "_control", "_filters", "_start", "_store", "_tasks")
+    __slots__ = ("_control", "_filters", "_start", "_store", "_tasks")
 
     def __init__(
         self, room: Room, route: str, filters: Sequence[Filter], start: Start, *, control: bool, store: Store | None
@@ -52,7 +51,6 @@ class RawConnection(WebSocketConnection):
         self._start = start
         self._control = control
         self._store = store
-        self._backlog: deque[bytes] = deque()
         self._tasks: set[asyncio.Task[None]] | None = None
 
     def started(self) -> None:
@@ -65,10 +63,11 @@ class RawConnection(WebSocketConnection):
     def reached_head(self, reader: Reader) -> None:
         self.end(Closing.DONE)
 
+    @property
+    def takes_messages(self) -> bool:
+        return self.ending in _HEARD_OUT
+
     def message(self, text: bytes) -> None:
-        if self._tasks is not None and len(self._tasks) >= MAX_UNSTORED:
-            self._backlog.append(text)  # of one read: the next ones stay in the kernel
-            return
         if self._store is None:
             raise BadRequest("This route takes no messages.", code="not_accepted")
         try:
@@ -98,10 +97,7 @@ class RawConnection(WebSocketConnection):
     def _settled(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None
         self._tasks.discard(task)
-        while self._backlog and len(self._tasks) < MAX_UNSTORED and self.ending not in _FAULTS:
-            self.take(self._backlog.popleft())
-        if len(self._tasks) < MAX_UNSTORED:
-            self.hold_reading(UNSTORED, False)
+        self.hold_reading(UNSTORED, False)
 
     def refuse(self, error: ClientError) -> None:
         if self._control and self.ending is None:
