@@ -257,6 +257,8 @@ def _file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is no valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is no valid TOML: its values are nested too deep") from None
     for key in content:
         if key not in Settings.model_fields:
             raise ConfigError(f"{path}: {key}: there is no such setting{_meant(key)}")
