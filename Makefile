@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench stress docs clean
+.PHONY: help run test test-slow check format bench stress fuzz docs clean
 
 SEED    ?= 1
 SECONDS ?= 60
@@ -31,7 +31,7 @@ run: $(VENV)/.run      ## nats-server, stream, gateway and sample events on this
 test: $(VENV)/.dev     ## The suite against real nats-servers and gateways (under 5 minutes).
 	$(PYTEST) -n 3 -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.dev  ## What takes long or needs more: faults, clusters, proxies, browsers, fuzz.
+test-slow: $(VENV)/.dev  ## What takes long or needs more: faults, clusters, proxies, browsers.
 	$(PYTEST) -m slow $(ARGS)
 
 check: $(VENV)/.dev    ## ruff, mypy --strict, and the layering test.
@@ -49,6 +49,9 @@ bench: $(VENV)/.dev    ## The benchmarks: ratios against a bare C send() loop in
 
 stress: $(VENV)/.dev   ## A self-checking run with faults drawn from SEED, for SECONDS: 0 lost, 0 doubled, 0 disordered.
 	$(BIN)/python -m tests.stress --seed $(SEED) --seconds $(SECONDS) $(ARGS)
+
+fuzz: $(VENV)/.dev     ## All property tests, drawn anew from SEED on, for SECONDS; a failing seed reproduces.
+	$(BIN)/python -m tests.fuzz --seed $(SEED) --seconds $(SECONDS) $(ARGS)
 
 docs: $(VENV)/.dev     ## Write the tables of gateway/README.md anew from the code.
 	$(BIN)/python -m tests.readme

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable, Collection
 from datetime import datetime
@@ -19,7 +18,7 @@ from gateway import __version__, logs
 from gateway.app import App, Health
 from gateway.auth.services import Services
 from gateway.core.cursor import Cursor
-from gateway.core.errors import ConfigError, GatewayError
+from gateway.core.errors import GatewayError
 from gateway.core.feed import Feeds
 from gateway.core.hub import Hub
 from gateway.core.intake import Intake
@@ -27,16 +26,18 @@ from gateway.core.log import Log
 from gateway.core.revoked import Revoked
 from gateway.door import Gate
 from gateway.identity import Identity
+from gateway.listening import bound, listen
 from gateway.logs import Seldom, logger
 from gateway.memory import Memory
 from gateway.metrics import Metrics
 from gateway.nats_settings import nats_options, shape_of
+from gateway.readiness import Readiness
 from gateway.reload import Reload
 from gateway.samples import Samples
 from gateway.settings import Settings
 from gateway.transports.admission import Admission
 from gateway.transports.drain import Drain
-from gateway.transports.http_server import HttpServer, Limits, bind
+from gateway.transports.http_server import HttpServer, Limits
 from gateway.transports.journal import Journal
 from gateway.transports.room import Room
 from gateway.transports.sweep import Sweep
@@ -46,7 +47,6 @@ from gateway.upstream.reads import StreamReads
 from gateway.upstream.replay import Replay
 from gateway.upstream.revocations import Revocations
 from gateway.upstream.tap import Tap
-from gateway.values import Address
 from gateway.watchdog import Watchdog
 
 SHUTDOWN_S = 2
@@ -112,7 +112,7 @@ class Replica:
         inbox = f"_INBOX.natsgate.{secrets.token_hex(8)}"
         self._api = StreamApi(self._nats, shape)
         self._reads = StreamReads(self._nats_reads, StreamApi(self._nats_reads, shape), inbox)
-        self._revocations = None
+        self._revocations: Revocations | None = None
         if settings.auth == "jwt":
             self._revocations = Revocations(
                 self._nats, self._nats_reads, f"{inbox}.revoked", self._revoked, random=random, log=self._log
@@ -145,6 +145,7 @@ class Replica:
             hub=self._hub,
             sweep=self._sweep,
             now=loop.time,
+            defer=loop.call_soon,
             random=random,
             replica=settings.replica,
             readers_changed=self._tap.readers_changed,
@@ -212,16 +213,25 @@ class Replica:
             NotReached: see its class.
         """
         settings = self._settings
-        sock = _listen("LISTEN", settings.listen, settings.write_timeout_s)
+        sock = listen("LISTEN", settings.listen, settings.write_timeout_s)
         metrics_sock = None
         if settings.metrics_listen is not None and settings.metrics_listen != settings.listen:
-            metrics_sock = _listen("METRICS_LISTEN", settings.metrics_listen, settings.write_timeout_s)
+            metrics_sock = listen("METRICS_LISTEN", settings.metrics_listen, settings.write_timeout_s)
         page = self._metrics.page
-        self._app = App(self._room, self._gate, Health(self.readiness, page if metrics_sock is None else None))
+        readiness = Readiness(
+            settings.replica,
+            settings.stream,
+            self._nats,
+            self._tap,
+            self._identity,
+            self._revocations,
+            self._draining,
+        )
+        self._app = App(self._room, self._gate, Health(readiness.now, page if metrics_sock is None else None))
         self._sweep.add(self._limits)
         server = HttpServer(self._app, self._limits, on_signal=self._signalled, graceful_s=SHUTDOWN_S)
         self._server = server
-        self._log.info("listening", url=f"http://{_bound(sock)}", replica=settings.replica, version=__version__)
+        self._log.info("listening", url=f"http://{bound(sock)}", replica=settings.replica, version=__version__)
         gc.freeze()  # what lives as long as the process need not be walked by every collection
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.run)
         self._watchdog.start()
@@ -240,7 +250,7 @@ class Replica:
                 page_app = App.metrics_only(page)
                 aside = HttpServer(page_app, self._limits, on_signal=None, graceful_s=0)
                 background.append(tasks.create_task(aside.serve([metrics_sock])))
-                self._log.info("metrics_listening", url=f"http://{_bound(metrics_sock)}/metrics")
+                self._log.info("metrics_listening", url=f"http://{bound(metrics_sock)}/metrics")
             try:
                 await server.serve([sock])
             finally:
@@ -343,24 +353,6 @@ class Replica:
         if held is not None:
             self._log.warning("message_dropped", reason=reason, subject=subject[:200], held_back=held)
 
-    def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Whether this replica should get traffic. Once it was usable, a NATS outage does not make it unready:
-        that would turn every EventSource's reconnect into a 503, which kills it for good."""
-        draining = self._draining.is_set()
-        known = self._identity.usable_once and (self._revocations is None or self._revocations.loaded)
-        ready = self._tap.usable_once and known and not draining
-        reasons = ["draining"] if draining else []
-        reasons += self._tap.reasons + self._identity.reasons
-        if self._revocations is not None:
-            reasons += self._revocations.reasons
-        return ready, {
-            "ready": ready,
-            "reasons": reasons,
-            "replica": self._settings.replica,
-            "nats": {"connected": self._nats.connected, "server": self._nats.server},
-            "stream": {"name": self._settings.stream, "usable": self._tap.usable.is_set()},
-        }
-
 
 async def end(tasks: Collection[asyncio.Task[None]]) -> None:
     """Cancel tasks until they have ended. Once is not enough: `asyncio.wait_for` of Python 3.11, on which nats-py
@@ -377,21 +369,6 @@ def _period_s(settings: Settings) -> float:
     times = (settings.heartbeat_s, settings.ws_ping_s, settings.ws_pong_timeout_s)
     limits = (settings.write_timeout_s, settings.request_timeout_s)
     return min(1.0, *(time_s / 4 for time_s in times), *(limit_s / 4 for limit_s in limits if limit_s))
-
-
-def _listen(name: str, address: Address, write_timeout_s: float) -> socket.socket:
-    try:
-        return bind(address.host, address.port, write_timeout_s=write_timeout_s)
-    except OSError as error:
-        raise ConfigError(
-            f"NATSGATE_{name}: cannot listen on {address}: {error.strerror or error}; "
-            "another program may have that port: choose another one, or 0 for any"
-        ) from None
-
-
-def _bound(sock: socket.socket) -> Address:
-    host, port = sock.getsockname()[:2]
-    return Address(host=host, port=port)
 
 
 def serve(settings: Settings, load: Callable[[], Settings]) -> None:

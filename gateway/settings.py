@@ -178,7 +178,9 @@ class Settings(BaseModel):
     warm_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = Field(
         default=60, description="Seconds of the stream that are read into the log when the subscription opens. 0: none."
     )
-    ws_max_message_bytes: Bytes = Field(default=64 * 2**10, description="Largest WebSocket message taken, bytes.")
+    ws_max_message_bytes: Bytes = Field(
+        default=64 * 2**10, description="Largest WebSocket message taken, its fragments together, bytes."
+    )
     ws_max_errors: Count = Field(default=10, description="Errors after which a WebSocket connection is closed.")
     request_timeout_s: Seconds = Field(
         default=10, description="Seconds a client has to send a whole request. 0: no limit."
@@ -281,6 +283,8 @@ def _file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is no valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is no valid TOML: its values are nested too deep") from None
     for key in content:
         if key not in Settings.model_fields:
             raise ConfigError(f"{path}: {key}: there is no such setting{_meant(key)}")

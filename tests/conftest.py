@@ -10,12 +10,16 @@ from typing import Protocol
 
 import nats
 import pytest
+from hypothesis import settings
 from nats.aio.client import Client
 
 from tests.support.command import natsgate
 from tests.support.gateway import Gateway
 from tests.support.nats_server import NatsServer
 from tests.support.tokens import SECRET
+
+settings.register_profile("suite", deadline=None)  # no test asserts times
+settings.load_profile("suite")
 
 
 def provision(nats_url: str, **settings: object) -> None:

@@ -23,6 +23,7 @@ ONE_DOOR = {
     "prometheus_client": {"gateway.metrics"},
     "pydantic": {"gateway.settings", "gateway.values", "gateway.core.routes"},
     "structlog": {"gateway.logs"},
+    "websockets": {"gateway.transports.http_server"},
     "jwt": {"gateway.auth.jose", "gateway.commands.token"},
     "cryptography": {"gateway.auth.jose"},
 }
@@ -33,9 +34,9 @@ ROOMS = {
 """The shell's rooms: they do not import each other, they meet in `gateway.app` and `gateway.server`."""
 
 COMPOSING = {
-    "gateway.app", "gateway.cors", "gateway.door", "gateway.identity", "gateway.nats_settings", "gateway.reload",
-    "gateway.replies", "gateway.routing", "gateway.samples", "gateway.server", "gateway.cli", "gateway.commands",
-    "gateway.dev", "gateway.__main__",
+    "gateway.app", "gateway.cors", "gateway.door", "gateway.identity", "gateway.listening", "gateway.nats_settings",
+    "gateway.readiness", "gateway.reload", "gateway.replies", "gateway.routing", "gateway.samples", "gateway.server",
+    "gateway.cli", "gateway.commands", "gateway.dev", "gateway.__main__",
 }  # fmt: skip
 LARGEST_LINES = 400
 

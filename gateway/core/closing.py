@@ -40,13 +40,3 @@ class Closing(Enum):
         self.reason = reason
         self.code = code
         self.reconnect = reconnect
-
-
-BY_PARSER_CODE = {
-    1002: Closing.PROTOCOL_ERROR,
-    1003: Closing.BAD_DATA,
-    1007: Closing.BAD_DATA,
-    1009: Closing.TOO_LARGE,
-    1011: Closing.INTERNAL_ERROR,
-}
-"""The reason for a close code with which a WebSocket parser gave up on its peer."""

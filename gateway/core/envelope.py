@@ -49,9 +49,9 @@ def check(payload: bytes) -> tuple[bytes, dict[str, Any]]:
 
 def _second_opinion(payload: bytes) -> Any:
     # orjson refuses a few texts that RFC 8259 allows and browsers read: escaped lone surrogates, for one.
-    # Numbers are kept as text: their size must not matter, and nobody computes with them here.
+    # Integers are read as floats: their size must not matter, and nobody computes with them here.
     try:
-        return json.loads(payload.decode("utf-8"), parse_int=str, parse_float=str, parse_constant=_no_constant)
+        return json.loads(payload.decode("utf-8"), parse_int=float, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise BadEvent("not_utf8") from None
     except (ValueError, RecursionError):

@@ -150,4 +150,10 @@ class UpstreamRefused(UpstreamError):
 
 
 class ConfigError(GatewayError):
-    """A setting is wrong. The text is one line: which setting, what is wrong, what would be right."""
+    """A setting is wrong. The text is one line: which setting, what is wrong, what would be right.
+
+    Names and values of settings may hold anything; what a terminal would not show is written as an escape.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join([char if char.isprintable() else ascii(char)[1:-1] for char in text]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_TEXT, _PING, _CLOSE = 0x81, 0x89, 0x88
+_TEXT, _CLOSE, _PING, _PONG = 0x81, 0x88, 0x89, 0x8A
 
 
 def text_header(length: int) -> bytes:
@@ -19,9 +19,18 @@ def text(payload: bytes) -> bytes:
     return text_header(len(payload)) + payload
 
 
+def pong(payload: bytes) -> bytes:
+    """The answer to a ping, with its payload (section 5.5.3)."""
+    return bytes((_PONG, len(payload))) + payload
+
+
 def close(code: int, reason: str) -> bytes:
     """A close frame. `reason`: at most 123 bytes."""
-    payload = code.to_bytes(2, "big") + reason.encode()
+    return close_echo(code.to_bytes(2, "big") + reason.encode())
+
+
+def close_echo(payload: bytes) -> bytes:
+    """The answer to a close frame, with its code and reason (section 5.5.1)."""
     return bytes((_CLOSE, len(payload))) + payload
 
 

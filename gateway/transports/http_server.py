@@ -120,6 +120,11 @@ class Limits:
 
 _REFUSALS = {
     400: ("bad_http", "Bad Request", "This is no HTTP/1.1 request."),
+    426: (
+        "websocket_version",
+        "Upgrade Required",
+        "WebSocket is served in version 13 (RFC 6455); send Sec-WebSocket-Version: 13.",
+    ),
     408: ("request_timeout", "Request Timeout", "The request did not come in time."),
     431: (
         "headers_too_large",
@@ -127,6 +132,9 @@ _REFUSALS = {
         "The request line and headers are too large; long cookies often are why.",
     ),
 }
+
+_REFUSAL_HEADERS = {426: b"connection: close, upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"}
+"""Beside `connection: close`: RFC 6455, section 4.4, and RFC 9110, section 15.5.22."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -170,6 +178,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self.limits.waiting.pop(self, None)
+        if [value for name, value in self.headers if name == b"sec-websocket-version"] != [b"13"]:
+            self._refuse(426)
+            return
         super().handle_websocket_upgrade()
         protocol = cast(WebSocketProtocol, self.transport.get_protocol())
         if not protocol.handshake_initiated:
@@ -195,8 +206,8 @@ class HttpProtocol(HttpToolsProtocol):
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
                 rest = data[upgrade.args[0] :]
-                if rest:
-                    protocol = cast(WebSocketProtocol, self.transport.get_protocol())
+                protocol = self.transport.get_protocol()
+                if rest and isinstance(protocol, WebSocketProtocol):
                     protocol.data_received(rest)
             else:
                 self._unsupported_upgrade_warning()
@@ -222,8 +233,14 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self.transport.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-            b"cache-control: no-store\r\nconnection: close\r\n\r\n%b"
-            % (status, title.encode("ascii"), len(content), content)
+            b"cache-control: no-store\r\n%b\r\n%b"
+            % (
+                status,
+                title.encode("ascii"),
+                len(content),
+                _REFUSAL_HEADERS.get(status, b"connection: close\r\n"),
+                content,
+            )
         )
         self.transport.close()
 

@@ -26,6 +26,7 @@ class Room:
         hub: moves their readers.
         sweep: looks at each of them about once a second.
         now: monotonic seconds.
+        defer: calls a callable in the next turn of the loop.
         random: for jitter.
         replica: this replica's name.
         readers_changed: called after a reader came or left.
@@ -44,6 +45,7 @@ class Room:
     hub: Hub
     sweep: Sweep
     now: Callable[[], float]
+    defer: Callable[[Callable[[], None]], object]
     random: Random
     replica: str
     readers_changed: Callable[[], None]

@@ -1,20 +1,15 @@
-"""A WebSocket connection: frames in by a sans-I/O parser, ops answered at once, events out as shared bytes.
+"""A WebSocket connection: frames in by a reader without I/O, ops answered at once, events out as shared bytes.
 
 Two kinds share it: `natsgate.v1` (ops and feeds) and raw (bare events of one route, bare messages back).
 """
 
 from __future__ import annotations
 
-import logging
-from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Protocol as Interface
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
-from websockets.frames import Frame, Opcode
-from websockets.protocol import Protocol, Side, State
-
-from gateway.core import control, frames
-from gateway.core.closing import BY_PARSER_CODE, Closing
+from gateway.core import control, frames, ws_reader
+from gateway.core.closing import Closing
 from gateway.core.dialect import Dialect
 from gateway.core.errors import BadRequest, ClientError
 from gateway.core.guard import Entry, Guard
@@ -24,23 +19,25 @@ from gateway.core.rights import Principal
 from gateway.core.schedule import retry_ms
 from gateway.core.start import Start
 from gateway.core.subjects import Filter, feed_name
+from gateway.core.ws_reader import Breach, WsReader
 from gateway.transports.connection import Connection
 from gateway.transports.room import Room
 
-_SILENT = logging.getLogger("websockets.server")  # one logger for all: the parser makes none of its own
+UNREAD, UNSTORED, UNKNOWN, TURN_OVER = 1, 2, 4, 8
+"""Reasons not to read on: the client does not read our bytes; its messages are not stored yet; we look at its token; it
+is others' turn."""
 
+FRAMES_PER_TURN = 64
+"""How many frames of one client are looked at in a loop turn: a read brings up to 40,000 of the smallest."""
 
 INBOUND_WINDOW_S = 10.0
 """Over how long `INBOUND_RATE` is an average: a page that comes back asks for all of its feeds at once."""
 
-UNREAD, UNSTORED, UNKNOWN = 1, 2, 4
-"""Reasons not to read on: the client does not read our bytes; its messages are not stored yet; we look at its token."""
-
-_BUSY = UNSTORED | UNKNOWN
-"""Those for which messages that were read already wait."""
+LINGER_S = 1.0
+"""How long a client may take to close its side once both have said their last."""
 
 
-class Door(Interface):
+class Door(Protocol):
     """What lets a client of one path in."""
 
     async def authenticate(self, token: str) -> Guard:
@@ -66,14 +63,12 @@ class WebSocketConnection(Connection):
     """
 
     __slots__ = (
-        "_backlog",
         "_before",
         "_door",
         "_entry",
         "_errors",
-        "_fragments",
         "_held",
-        "_parser",
+        "_incoming",
         "_pinged_at",
         "_spent_until",
         "_waits_for_pong",
@@ -95,11 +90,9 @@ class WebSocketConnection(Connection):
         super().__init__(room, route, dialect, guard, remote)
         self._door = door
         self._entry = entry
-        self._backlog: deque[bytes] | None = None
         self.feeds: dict[str, Reader] = {}
-        self._parser = Protocol(Side.SERVER, max_size=room.ws_max_message_bytes or None, logger=_SILENT)
         self._before: Tally | None = None
-        self._fragments: list[bytes] | None = None
+        self._incoming: WsReader | None = WsReader(room.ws_max_message_bytes)  # None: nothing more is listened to
         self._errors = 0
         self._held = 0
         self._spent_until = 0.0
@@ -115,6 +108,19 @@ class WebSocketConnection(Connection):
             ClientError: it cannot be served; the connection stays open.
         """
         raise NotImplementedError
+
+    def binary(self, content: bytes) -> None:
+        """A whole binary message came.
+
+        Raises:
+            ClientError: it cannot be served; the connection stays open.
+        """
+        raise BadRequest("Binary messages are not taken; send JSON as text.", code="not_text")
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether messages still count. A client may send them until it has answered our close frame."""
+        return self.ending is None
 
     def refuse(self, error: ClientError) -> None:
         """Tell the client what was wrong."""
@@ -171,7 +177,7 @@ class WebSocketConnection(Connection):
             self.failed()
             raise
         finally:
-            self.release_reading(UNKNOWN)
+            self.hold_reading(UNKNOWN, False)
 
     def _let_in(self, guard: Guard, entry: Entry | None, ref: Ref) -> None:
         before = self.guard
@@ -233,20 +239,29 @@ class WebSocketConnection(Connection):
 
     def farewell(self, why: Closing) -> bytes:
         told = self.dialect.control(None, control.closing(why, retry_ms(self.room.random, why)), {})
-        if self._parser.state is State.OPEN:
-            self._parser.send_close(why.code, why.reason)
-        return told + b"".join(self._parser.data_to_send())
+        return told + frames.close(why.code, why.reason)
 
     def finish(self) -> None:
         """The client answers the close frame, then the socket closes; the sweep sees to those that do not."""
-        if self._parser.state is not State.CLOSING or self._parser.eof_sent:
-            super().finish()
+
+    def _hang_up(self) -> None:
+        """Both have said their last: close our side, and read away what still comes until the client closes its own.
+        On bytes that nobody reads the kernel answers with a reset, which can overtake the close frame."""
+        self._incoming = None
+        self._pending = self._outstanding()
+        self._deadline = self.room.now() + LINGER_S
+        if self.transport is None or self.transport.is_closing():
+            return
+        self.transport.write_eof()
+        self.transport.resume_reading()
 
     # The clock
 
     def beat(self, now: float) -> None:
         if self._waits_for_pong:
-            if now - self._pinged_at >= self.room.ws_pong_timeout_s:
+            if self._held:
+                self._pinged_at = now  # its pong may be among what we do not read
+            elif now - self._pinged_at >= self.room.ws_pong_timeout_s:
                 self.end(Closing.HEARTBEAT_TIMEOUT)
         elif now - self._pinged_at >= self.room.ws_ping_s:
             self._pinged_at = now
@@ -260,23 +275,18 @@ class WebSocketConnection(Connection):
         """Read no further, or (when no reason is left) read on. What is not read is the client's to keep."""
         before = self._held
         self._held = before | reason if held else before & ~reason
-        if self.transport is None or self.transport.is_closing() or bool(before) == bool(self._held):
+        if bool(before) == bool(self._held):
             return
-        if self._held:
-            self.transport.pause_reading()
-        else:
+        if before:
+            self._read()  # what had come already
+            if self._held:
+                return
+        if self.transport is None or self.transport.is_closing():
+            return
+        if before:
             self.transport.resume_reading()
-
-    def release_reading(self, reason: int) -> None:
-        """Read on, beginning with what was read already and had to wait."""
-        self.hold_reading(reason, False)
-        while self._backlog and not self._held & _BUSY and self.takes_messages:
-            self.take(self._backlog.popleft())
-
-    @property
-    def takes_messages(self) -> bool:
-        """Whether what the client sent is still looked at."""
-        return self.ending is None
+        elif self._incoming is not None:
+            self.transport.pause_reading()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -286,59 +296,62 @@ class WebSocketConnection(Connection):
     def resume_writing(self) -> None:
         # A client that was behind may have a ping of before in its backlog: give it the whole time again.
         self._pinged_at = self.room.now()
-        self.hold_reading(UNREAD, False)
         super().resume_writing()
+        self.hold_reading(UNREAD, False)
 
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        parser = self._parser
-        parser.receive_data(data)
-        for event in parser.events_received():
-            if isinstance(event, Frame):
-                self._frame(event)
-        answer = b"".join(parser.data_to_send())
-        if parser.parser_exc is not None:
-            self._failed(answer)
-            return
-        if answer:
-            self.write(answer)  # a pong, or the answer to a close frame
-        if parser.close_rcvd is not None:
+        if self._incoming is not None:
+            self._incoming.feed(data)
+            self._read()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if not self.takes_messages:
+            self._incoming = None
+        self.hold_reading(UNREAD, False)
+
+    def _read(self) -> None:
+        left = FRAMES_PER_TURN
+        while self._incoming is not None and not self._held:
+            if not left:
+                self.hold_reading(TURN_OVER, True)
+                self.room.defer(self._next_turn)
+                return
+            left -= 1
+            try:
+                frame = self._incoming.next()
+            except Breach as breach:
+                if self.ending is None:
+                    self.refuse(breach)
+                    self.end(breach.why)
+                self._hang_up()
+                return
+            if frame is None:
+                return
+            self._received(*frame)
+
+    def _next_turn(self) -> None:
+        self.hold_reading(TURN_OVER, False)
+
+    def _received(self, opcode: int, payload: bytes) -> None:
+        if self.ending is None and not self._spend():
+            self.end(Closing.RATE_LIMITED)
+        elif opcode == ws_reader.PONG:
+            self._waits_for_pong = False
+        elif opcode == ws_reader.PING:
+            self.write(frames.pong(payload))
+        elif opcode == ws_reader.CLOSE:
             if self.ending is None:
                 self._leave(Closing.CLIENT_CLOSED)
-            if self.transport is not None:
-                self.transport.close()
-
-    def _frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.PONG:
-            self._waits_for_pong = False
-        elif self.ending is not None or frame.opcode is Opcode.CLOSE:
-            return
-        elif (frame.fin or frame.opcode is Opcode.PING) and not self._spend():
-            self.end(Closing.RATE_LIMITED)
-        elif frame.opcode is Opcode.PING:
-            return
-        elif frame.opcode is Opcode.BINARY or (frame.opcode is Opcode.CONT and self._fragments is None):
-            self._fragments = None
-            if frame.opcode is Opcode.BINARY:
-                self._complain(BadRequest("Binary messages are not taken; send JSON as text.", code="not_text"))
-        else:
-            parts = [] if self._fragments is None else self._fragments
-            parts.append(bytes(frame.data))
-            self._fragments = None if frame.fin else parts
-            if frame.fin:
-                self._text(parts[0] if len(parts) == 1 else b"".join(parts))
-
-    def _text(self, text: bytes) -> None:
-        try:
-            text.decode("utf-8")
-        except UnicodeDecodeError:
-            self.end(Closing.BAD_DATA)
-            return
-        self.take(text)
+                self.write(frames.close_echo(payload))
+            self._hang_up()
+        elif opcode != ws_reader.CONTINUATION and self.takes_messages:
+            self.take(self.message if opcode == ws_reader.TEXT else self.binary, payload)
 
     def _spend(self) -> bool:
-        """Whether the client may send one more message now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
+        """Whether the client may send one more frame now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
 
         A leaky bucket in one number (GCRA, ITU-T I.371): when the bucket will be empty again.
         """
@@ -349,16 +362,10 @@ class WebSocketConnection(Connection):
             return self._spent_until - now <= INBOUND_WINDOW_S
         return True
 
-    def take(self, text: bytes) -> None:
+    def take(self, serve: Callable[[bytes], None], content: bytes) -> None:
         """Give a message to the kind of connection; what it cannot serve is told and counted."""
-        if self._held & _BUSY:
-            # Of one read: the next ones stay in the kernel.
-            if self._backlog is None:
-                self._backlog = deque()
-            self._backlog.append(text)
-            return
         try:
-            self.message(text)
+            serve(content)
         except ClientError as error:
             self._complain(error)
 
@@ -370,13 +377,3 @@ class WebSocketConnection(Connection):
         self._errors += 1
         if self.room.ws_max_errors and self._errors > self.room.ws_max_errors:
             self.end(Closing.POLICY)
-
-    def _failed(self, last: bytes) -> None:
-        """The client broke the protocol; the parser has a close frame for it."""
-        sent = self._parser.close_sent
-        if self.ending is None:
-            self._leave(BY_PARSER_CODE.get(sent.code if sent is not None else 1002, Closing.PROTOCOL_ERROR))
-            self._deadline = self.room.now() + 1.0
-        if self.transport is not None:
-            self.write(last)
-            self.transport.close()

@@ -21,18 +21,10 @@ from gateway.transports.ws import UNSTORED, Door, WebSocketConnection
 SUBPROTOCOL = "natsgate.raw.v1"
 
 MAX_UNSTORED = 32
-"""Messages of one client that the stream has not confirmed yet; at that many, its socket is not read further."""
+"""Messages of one client that the stream has not confirmed yet; at that many, it is not read further."""
 
-_FAULTS = (
-    Closing.POLICY,
-    Closing.BAD_DATA,
-    Closing.PROTOCOL_ERROR,
-    Closing.TOO_LARGE,
-    Closing.FORBIDDEN,
-    Closing.REVOKED,
-    Closing.UNAUTHORIZED,
-)
-"""Ends after which what the client sent before is not taken any more."""
+_HEARD_OUT = (None, Closing.CLIENT_CLOSED, Closing.DRAINING, Closing.DONE, Closing.GAP, Closing.MAX_AGE, Closing.SLOW)
+"""Ends that pass no judgement on the client: what it sent before it knew is stored all the same."""
 
 
 class RawConnection(WebSocketConnection):
@@ -128,19 +120,16 @@ class RawConnection(WebSocketConnection):
         except UpstreamError:
             outcome = "unknown"
             self.refuse(BadRequest("The message could not be stored; send it again.", code="not_stored"))
-
         self.room.published["ws", outcome] += 1
 
     def _settled(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None
         self._tasks.discard(task)
-        if len(self._tasks) < MAX_UNSTORED:
-            self.release_reading(UNSTORED)
+        self.hold_reading(UNSTORED, False)
 
     @property
     def takes_messages(self) -> bool:
-        # What a client sent before it closed is stored, whoever it was then.
-        return self.ending not in _FAULTS and self.is_authenticated
+        return self.ending in _HEARD_OUT
 
     def refuse(self, error: ClientError) -> None:
         self._say("error", code=error.code, message=error.detail)

@@ -124,6 +124,15 @@ def test_unusual_objects_pass_as_they_are(payload: bytes) -> None:
     assert check(payload)[0] == payload
 
 
+@pytest.mark.parametrize("event_type", [b"7", b"1.5", b"9" * 5000])
+def test_a_number_is_no_type(event_type: bytes) -> None:
+    """A `type` that is a number names nothing, also in an object that only our second parser reads."""
+    for other in (b'"x"', b'"\\ud800"'):
+        _, read = check(b'{"other":%b,"type":%b}' % (other, event_type))
+        assert not isinstance(read["type"], str)
+        assert event_name(read, "repo.1.tail") == b"tail"
+
+
 @pytest.mark.parametrize(
     ("text", "since"),
     [

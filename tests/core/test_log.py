@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.core.feed import Feed, Feeds
 from gateway.core.log import Log
-from gateway.core.subjects import Filter, covers, parse_filter
+from gateway.core.subjects import Filter, parse_filter
 
 ROOTS = ("repo", "task")
 tokens = st.sampled_from(["a", "b", "c"])
@@ -124,13 +124,3 @@ def test_a_bad_event_keeps_its_place_and_is_counted_once() -> None:
     for _ in range(2):
         assert [event.seq for event in log.read(feed, 0, 10**6).events] == [1, 5]
     assert log.dropped == {"not_object": 1, "not_utf8": 1, "not_json": 1}
-
-
-@given(patterns, patterns, st.lists(subjects, max_size=20))
-def test_a_pattern_that_covers_a_filter_selects_all_that_the_filter_selects(
-    wide: str, narrow: str, some: list[str]
-) -> None:
-    """`covers` never says yes to a filter that could select more than the pattern."""
-    pattern, other = filters_of([wide, narrow])
-    if covers(pattern.tokens, other.tokens):
-        assert all(wanted([pattern], subject) for subject in some if wanted([other], subject))

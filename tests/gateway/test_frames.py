@@ -23,6 +23,7 @@ from tests.support.raw_ws import (
     encode_op,
     encode_text,
 )
+from tests.support.ws_moves import BREACHES
 
 HELLO = b'{"op":"ping","ref":"f"}'
 
@@ -68,56 +69,55 @@ async def test_protocol_pings_are_answered_with_their_payload(gateway: Gateway) 
         assert (frame.opcode, frame.payload) == (PONG, b"x" * 125)
 
 
-BREACHES = {
-    "not masked": encode_frame(TEXT, HELLO, masked=False),
-    "reserved bit 1": encode_frame(TEXT, HELLO, reserved=0x40),
-    "reserved bit 2": encode_frame(TEXT, HELLO, reserved=0x20),
-    "reserved bit 3": encode_frame(TEXT, HELLO, reserved=0x10),
-    "unknown data opcode": encode_frame(0x3, HELLO),
-    "unknown control opcode": encode_frame(0xB, b""),
-    "oversize ping": encode_frame(PING, b"x" * 126),
-    "fragmented ping": encode_frame(PING, b"x", fin=False),
-    "continuation of nothing": encode_frame(CONTINUATION, HELLO),
-    "new message inside another": encode_frame(TEXT, b"{", fin=False) + encode_frame(TEXT, HELLO),
-    "close of one byte": encode_frame(CLOSE, b"\x03"),
-    "close with code 1005": encode_frame(CLOSE, struct.pack("!H", 1005)),
-    "close with code 999": encode_frame(CLOSE, struct.pack("!H", 999)),
-}
-
-
-@pytest.mark.parametrize("frames", BREACHES.values(), ids=BREACHES.keys())
-async def test_breaches_of_the_protocol_close_with_1002(gateway: Gateway, frames: bytes) -> None:
-    """What RFC 6455 forbids ends the connection with 1002."""
+@pytest.mark.parametrize(("frames", "code"), BREACHES.values(), ids=BREACHES.keys())
+async def test_breaches_of_the_protocol_are_told_and_end_it(gateway: Gateway, frames: bytes, code: int) -> None:
+    """What RFC 6455 forbids is named in an `error`, announced by `closing`, and ends the connection with its code."""
     async with RawWebSocket(gateway.url) as ws:
         await ws.next_op("hello")
         await ws.send(frames)
-        assert (await ws.answer_close()).close_code == 1002
+        error = (await ws.next_text()).json()
+        closing = (await ws.next_text()).json()
+        close = await ws.next_frame()
+        assert (error["op"], error["ref"]) == ("error", None)
+        assert "RFC 6455" in error["message"]
+        assert (closing["op"], closing["reason"], closing["reconnect"]) == ("closing", error["code"], False)
+        assert (close.close_code, close.payload[2:].decode()) == (code, closing["reason"])
+        await ws.end()
 
 
-NO_TEXT = {
-    "a lone byte": encode_frame(TEXT, b"\xff"),
-    "a surrogate": encode_frame(TEXT, b'{"op":"\xed\xa0\x80"}'),
-    "overlong": encode_frame(TEXT, b"\xc0\xaf"),
-    "cut off at the end": encode_frame(TEXT, "任".encode()[:2]),
-    "in a later fragment": encode_frame(TEXT, b'{"op":"', fin=False) + encode_frame(CONTINUATION, b"\xfe"),
-}
-
-
-@pytest.mark.parametrize("frames", NO_TEXT.values(), ids=NO_TEXT.keys())
-async def test_text_that_is_no_utf8_closes_with_1007(gateway: Gateway, frames: bytes) -> None:
-    """Text frames that are not UTF-8 end the connection with 1007."""
+async def test_a_close_may_come_within_a_message(gateway: Gateway) -> None:
+    """Control frames may stand between fragments (RFC 6455, 5.4), and a close frame is one: it is answered."""
     async with RawWebSocket(gateway.url) as ws:
         await ws.next_op("hello")
-        await ws.send(frames)
-        assert (await ws.answer_close()).close_code == 1007
+        await ws.send(encode_frame(TEXT, b"{", fin=False), encode_frame(CLOSE, struct.pack("!H", 1001)))
+        frame = await ws.next_frame()
+        assert (frame.opcode, frame.close_code) == (CLOSE, 1001)
+        await ws.end()
 
 
-async def test_a_close_reason_that_is_no_utf8_is_a_breach(gateway: Gateway) -> None:
-    """A close frame whose reason is not UTF-8 is answered with 1007 (or 1002)."""
+async def test_answers_come_in_the_order_of_the_questions(gateway: Gateway) -> None:
+    """A ping is answered before the op behind it, and after the op before it, though all came in one piece."""
     async with RawWebSocket(gateway.url) as ws:
         await ws.next_op("hello")
-        await ws.send(encode_frame(CLOSE, struct.pack("!H", 1000) + b"\xff\xff"))
-        assert (await ws.answer_close()).close_code in (1002, 1007)
+        await ws.send(
+            encode_op(op="ping", ref=1), encode_frame(PING, b"2"), encode_op(op="ping", ref=3), encode_frame(PING, b"4")
+        )
+        frames = [await ws.next_frame() for _ in range(4)]
+        assert [frame.opcode for frame in frames] == [TEXT, PONG, TEXT, PONG]
+        assert [frames[0].json()["ref"], frames[2].json()["ref"]] == [1, 3]
+        assert [frames[1].payload, frames[3].payload] == [b"2", b"4"]
+
+
+async def test_the_last_word_reaches_a_client_that_goes_on_sending(gateway: Gateway) -> None:
+    """A client in the midst of a message that is too large still reads why, instead of a reset."""
+    async with RawWebSocket(gateway.url, receive_buffer_bytes=4096) as ws:
+        await ws.next_op("hello")
+        await ws.send(b"\x82\xff" + struct.pack("!Q", 4 * 2**20) + b"mask")
+        await ws.send(bytes(4 * 2**20))
+        assert (await ws.next_op("error"))["code"] == "too_large"
+        assert (await ws.close_frame()).close_code == 1009
+        await ws.end()
+        assert not ws.tcp.was_reset
 
 
 async def test_messages_up_to_the_limit_pass_and_larger_ones_close_with_1009(

@@ -180,16 +180,30 @@ BAD_HANDSHAKES: dict[str, dict[str, str | None]] = {
     "no key": {"Sec-WebSocket-Key": None},
     "a short key": {"Sec-WebSocket-Key": "c2hvcnQ="},
     "a key that is no base64": {"Sec-WebSocket-Key": "!" * 24},
-    "no version": {"Sec-WebSocket-Version": None},
-    "an old version": {"Sec-WebSocket-Version": "8"},
 }
 
 
 @pytest.mark.parametrize("headers", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES.keys())
 async def test_bad_handshakes_are_refused(gateway: Gateway, headers: dict[str, str | None]) -> None:
-    """A WebSocket handshake that lacks something is a 400 or 426."""
+    """A WebSocket handshake that lacks something is a 400."""
     async with RawWebSocket(gateway.url, headers=headers) as ws:
-        assert ws.status in (400, 426)
+        assert ws.status == 400
+
+
+@pytest.mark.parametrize("version", [None, "8", "13, 8", "013"])
+async def test_other_versions_are_told_the_right_one(gateway: Gateway, version: str | None) -> None:
+    """A handshake in another version of the protocol is a 426 that names version 13 (RFC 6455, 4.4), and is counted,
+    whatever comes right behind it."""
+    before = (await asyncio.to_thread(gateway.metrics)).total(
+        "natsgate_requests_rejected_total", reason="websocket_version"
+    )
+    async with RawWebSocket(gateway.url, headers={"Sec-WebSocket-Version": version}, early=b"\x81\x80mask") as ws:
+        assert ws.status == 426
+        assert ws.headers["sec-websocket-version"] == "13"
+        assert ws.headers["upgrade"] == "websocket"
+        assert "Sec-WebSocket-Version: 13" in ws.reply.problem()["detail"]
+    metrics = await asyncio.to_thread(gateway.metrics)
+    assert metrics.total("natsgate_requests_rejected_total", reason="websocket_version") == before + 1
 
 
 @pytest.mark.parametrize("headers", [{"Upgrade": None}, {"Connection": "close", "Upgrade": None}])

@@ -43,20 +43,28 @@ class Frame:
 
 
 def encode_frame(
-    opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, reserved: int = 0
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    masked: bool = True,
+    reserved: int = 0,
+    length_bytes: int = 0,
+    key: bytes | None = None,
 ) -> bytes:
-    """A client's frame; `masked=False` and `reserved` (bits 0x40, 0x20, 0x10) make it an illegal one."""
+    """A client's frame; `masked=False`, `reserved` (bits 0x40, 0x20, 0x10) and a `length_bytes` (2 or 8) that is not
+    the shortest make it an illegal one. `key`: the mask, random when absent."""
     head = bytes([(0x80 if fin else 0) | reserved | opcode])
     mask_bit = 0x80 if masked else 0
-    if len(payload) < 126:
+    if len(payload) < 126 and not length_bytes:
         head += bytes([mask_bit | len(payload)])
-    elif len(payload) < 65536:
+    elif len(payload) < 65536 and length_bytes != 8:
         head += bytes([mask_bit | 126]) + struct.pack("!H", len(payload))
     else:
         head += bytes([mask_bit | 127]) + struct.pack("!Q", len(payload))
     if not masked:
         return head + payload
-    key = os.urandom(4)
+    key = key or os.urandom(4)
     repeated = (key * (len(payload) // 4 + 1))[: len(payload)]
     mixed = int.from_bytes(payload, "big") ^ int.from_bytes(repeated, "big")
     return head + key + mixed.to_bytes(len(payload), "big")

@@ -1,0 +1,1 @@
+"""Whatever arrives, drawn at random: see the README of this folder."""
