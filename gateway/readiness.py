@@ -14,8 +14,8 @@ from gateway.upstream.tap import Tap
 class Readiness:
     """What `/readyz` says.
 
-    Once it was usable, a NATS outage does not make a replica unready: that would turn every EventSource's reconnect into
-    a 503, which kills it for good.
+    Once it was usable, a NATS outage does not make a replica unready: that would turn every EventSource's reconnect
+    into a 503, which kills it for good.
 
     Args:
         replica, stream: their names.
