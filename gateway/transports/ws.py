@@ -336,22 +336,24 @@ class WebSocketConnection(Connection):
         self.hold_reading(TURN_OVER, False)
 
     def _received(self, opcode: int, payload: bytes) -> None:
-        if self.ending is None and not self._spend():
-            self.end(Closing.RATE_LIMITED)
-        elif opcode == ws_reader.PONG:
+        if opcode == ws_reader.PONG:
             self._waits_for_pong = False
-        elif opcode == ws_reader.PING:
-            self.write(frames.pong(payload))
         elif opcode == ws_reader.CLOSE:
             if self.ending is None:
                 self._leave(Closing.CLIENT_CLOSED)
                 self.write(frames.close_echo(payload))
             self._hang_up()
-        elif opcode != ws_reader.CONTINUATION and self.takes_messages:
+        elif opcode == ws_reader.CONTINUATION:
+            return  # of a message that goes on: it counts when it is whole
+        elif not self._spend():
+            self.end(Closing.RATE_LIMITED)
+        elif opcode == ws_reader.PING:
+            self.write(frames.pong(payload))
+        elif self.takes_messages:
             self.take(self.message if opcode == ws_reader.TEXT else self.binary, payload)
 
     def _spend(self) -> bool:
-        """Whether the client may send one more frame now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
+        """Whether the client may send one more message now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
 
         A leaky bucket in one number (GCRA, ITU-T I.371): when the bucket will be empty again.
         """

@@ -16,7 +16,7 @@ MiB = 2**20
 async def test_pings_without_end_do_not_fill_the_memory(start_gateway: StartGateway) -> None:
     """A client that pings and reads no pong is not read any further: it blocks, memory stays, others are served; after
     `WRITE_TIMEOUT_S` it is closed as `slow`."""
-    gateway = await start_gateway(WRITE_TIMEOUT_S=2)
+    gateway = await start_gateway(WRITE_TIMEOUT_S=2, INBOUND_RATE=0)
     async with RawWebSocket(gateway.url) as neighbour:
         await neighbour.next_op("hello")
         resident = gateway.rss_bytes()
