@@ -32,6 +32,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gateway.core.response_headers import OF_DATA
 from gateway.transports.connection import Connection
 
 DETACH = "natsgate.detach"
@@ -129,6 +130,9 @@ _REFUSALS = {
 }
 
 
+_HEADERS = "".join([f"{name}: {value}\r\n" for name, value in OF_DATA.items()]).encode("ascii")
+
+
 class HttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 by uvicorn, within limits, whose connections can be detached."""
 
@@ -222,8 +226,7 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self.transport.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-            b"cache-control: no-store\r\nconnection: close\r\n\r\n%b"
-            % (status, title.encode("ascii"), len(content), content)
+            b"%bconnection: close\r\n\r\n%b" % (status, title.encode("ascii"), len(content), _HEADERS, content)
         )
         self.transport.close()
 
