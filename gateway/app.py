@@ -117,7 +117,12 @@ class App:
         async def metrics(request: Request) -> Response:
             return metrics_reply(page())
 
-        return Starlette(routes=[Route("/metrics", metrics, methods=["GET"])])
+        async def refused(request: Request, error: Exception) -> Response:
+            assert isinstance(error, HTTPException)
+            return problem(error.status_code, error.detail, "GET /metrics is all that is served here.", error.headers)
+
+        routes = [Route("/metrics", metrics, methods=["GET"])]
+        return Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: _server_error})
 
     # Streams
 

@@ -35,7 +35,9 @@ def configure(level: str, fmt: str) -> None:
     ours: Any
     theirs: Any
     if fmt == "console":  # its renderer lays out tracebacks itself
-        ours = theirs = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        # Plain ones: where rich is installed, tracebacks would show what variables hold, and one holds a token.
+        plain = structlog.dev.plain_traceback
+        ours = theirs = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     else:
         shared.append(structlog.processors.format_exc_info)
         ours = structlog.processors.JSONRenderer(serializer=_json)

@@ -12,23 +12,15 @@ from starlette.responses import Response
 from gateway.core import sse
 from gateway.core.closing import Closing
 from gateway.core.errors import ClientError, ComeBack, Unauthorized
+from gateway.core.response_headers import OF_DATA
 from gateway.transports.sse import farewell_block
-
-_SECURITY = {
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "referrer-policy": "no-referrer",
-}
-"""An answer is data, never a page: nothing in it is to be run, framed, guessed at or kept, and no URL (which may hold a
-ticket) goes on to anybody else."""
 
 
 def problem(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """An error answer."""
     content = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     return Response(
-        orjson.dumps(content), status, {**_SECURITY, **(headers or {})}, media_type="application/problem+json"
+        orjson.dumps(content), status, {**OF_DATA, **(headers or {})}, media_type="application/problem+json"
     )
 
 
@@ -64,21 +56,21 @@ def ended_stream(why: Closing, wait_ms: int) -> Response:
         "connection": "close",  # a proxy's next request is to find its way anew
     }
     media_type = f"{sse.MEDIA_TYPE}; charset=utf-8"
-    stream = Response(farewell_block(why, wait_ms), 200, {**_SECURITY, **headers}, media_type=media_type)
+    stream = Response(farewell_block(why, wait_ms), 200, {**OF_DATA, **headers}, media_type=media_type)
     del stream.headers["content-length"]  # chunked, as every other stream
     return stream
 
 
 def empty_reply(headers: Mapping[str, str]) -> Response:
     """An answer that is its headers."""
-    return Response(b"", 204, {**_SECURITY, **headers})
+    return Response(b"", 204, {**OF_DATA, **headers})
 
 
 def json_reply(status: int, content: Mapping[str, Any]) -> Response:
     """A JSON answer."""
-    return Response(orjson.dumps(content), status, _SECURITY, media_type="application/json")
+    return Response(orjson.dumps(content), status, OF_DATA, media_type="application/json")
 
 
 def metrics_reply(page: bytes) -> Response:
     """The Prometheus text format."""
-    return Response(page, 200, _SECURITY, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(page, 200, OF_DATA, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -32,6 +32,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gateway.core.response_headers import OF_DATA
 from gateway.transports.connection import Connection
 
 DETACH = "natsgate.detach"
@@ -137,6 +138,9 @@ _REFUSAL_HEADERS = {426: b"connection: close, upgrade\r\nupgrade: websocket\r\ns
 """Beside `connection: close`: RFC 6455, section 4.4, and RFC 9110, section 15.5.22."""
 
 
+_HEADERS = "".join([f"{name}: {value}\r\n" for name, value in OF_DATA.items()]).encode("ascii")
+
+
 class HttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 by uvicorn, within limits, whose connections can be detached."""
 
@@ -233,11 +237,12 @@ class HttpProtocol(HttpToolsProtocol):
         )
         self.transport.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-            b"cache-control: no-store\r\n%b\r\n%b"
+            b"%b%b\r\n%b"
             % (
                 status,
                 title.encode("ascii"),
                 len(content),
+                _HEADERS,
                 _REFUSAL_HEADERS.get(status, b"connection: close\r\n"),
                 content,
             )
