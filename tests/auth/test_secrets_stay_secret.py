@@ -57,7 +57,7 @@ class Secrets:
         """Tokens of each kind that is refused."""
         yield self.keep(sign(claims() | {"jti": uuid.uuid4().hex}, key="x" * 32))
         yield self.token(exp=1_000_000_000)
-        yield self.token(natsgate={"subscribe": [self.payload() + ".>.x"]})
+        yield self.token(natsgate={"subscribe": ["repo.>.x"]})
         yield self.keep(f"{uuid.uuid4().hex}.{uuid.uuid4().hex}.{uuid.uuid4().hex}")
         yield self.keep(uuid.uuid4().hex * 300)
 
@@ -94,7 +94,9 @@ async def by_http(gateway: Gateway, secrets: Secrets) -> None:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         reply = await fetch_async(gateway.host, gateway.port, path, method=method, headers=sent, body=body)
         assert reply.status >= 400, reply
-        secrets.seen[f"{method} {path[:40]} {sorted(sent)}: {reply.status}"] = f"{reply.headers} {reply.body.decode()}"
+        secrets.seen[f"{len(secrets.seen)}: {method} {path[:40]} {sorted(sent)}"] = (
+            f"{reply.headers} {reply.body.decode()}"
+        )
 
     for bad in secrets.bad_tokens():
         await get(stream, Authorization=f"Bearer {bad}")

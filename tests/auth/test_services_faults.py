@@ -125,26 +125,37 @@ async def test_a_bad_service_is_told_to_operators_once(
     assert secret not in gateway.log_text
 
 
-async def test_a_slow_service_holds_up_nobody_else(served: Gateway, nc: Client, own_id: str) -> None:
-    """While more questions than may be in flight wait for a slow service, another service's clients are let in, and
-    replays and live events of everybody else go on."""
-    many = [bearer(token(f"user-{own_id}-{number}")) for number in range(100)]
-    mine = bearer(token(subscribe=[f"repo.{own_id}.>"]))
-    last = await store(nc, [f"repo.{own_id}.x"], 500)
+def come(gateway: Gateway, own_id: str, number: int) -> list[asyncio.Task[None]]:
+    """So many users come, each of whom has to be asked about."""
 
-    async def come(headers: dict[str, str]) -> None:
-        async with SseClient(served.url, target=f"/tasks/{own_id}", headers=headers) as sse:
+    async def one(headers: dict[str, str]) -> None:
+        async with SseClient(gateway.url, target=f"/tasks/{own_id}", headers=headers) as sse:
             await sse.ready()
 
-    async with Service(nc, "task", ALLOW) as slow, Service(nc, "other", ALLOW):
-        slow.delay_s = 1.5
-        waiting = [asyncio.create_task(come(headers)) for headers in many]
-        await slow.until_asked(64)
-        async with (
-            SseClient(served.url, target=f"/others/{own_id}", headers=bearer(token())) as other,
-            SseClient(served.url, f"repo.{own_id}.>", headers=mine, query={"since": "all"}) as replay,
-        ):
+    return [asyncio.create_task(one(bearer(token(f"user-{own_id}-{each}")))) for each in range(number)]
+
+
+async def test_a_hanging_service_holds_up_no_other_one(served: Gateway, nc: Client, own_id: str) -> None:
+    """While as many questions as may be in flight wait for one service, another one is asked and answers."""
+    async with Service(nc, "task", ALLOW) as hanging, Service(nc, "other", ALLOW):
+        hanging.opens.clear()
+        waiting = come(served, own_id, 80)
+        await hanging.until_asked(64)
+        async with SseClient(served.url, target=f"/others/{own_id}", headers=bearer(token())) as other:
             await other.ready()
+        hanging.opens.set()
+        await asyncio.gather(*waiting)
+
+
+async def test_a_slow_service_holds_up_nobody_else(served: Gateway, nc: Client, own_id: str) -> None:
+    """While questions wait for a slow service, replays and live events of everybody else go on."""
+    mine = bearer(token(subscribe=[f"repo.{own_id}.>"]))
+    last = await store(nc, [f"repo.{own_id}.x"], 500)
+    async with Service(nc, "task", ALLOW) as slow:
+        slow.delay_s = 1.5
+        waiting = come(served, own_id, 100)
+        await slow.until_asked(64)
+        async with SseClient(served.url, f"repo.{own_id}.>", headers=mine, query={"since": "all"}) as replay:
             replayed = [await replay.next_message() for _ in range(500)]
             assert replayed[-1].id is not None
             assert replayed[-1].id.endswith(f"-{last}")
