@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from gateway import __version__
 from gateway.core.hub import Hub
@@ -17,6 +18,8 @@ from gateway.transports.room import Room
 from gateway.upstream.connection import NatsConnection
 from gateway.upstream.replay import Replay
 from gateway.upstream.tap import Tap
+
+Label = TypeVar("Label", bound=str)
 
 
 class Samples(Sampler):
@@ -194,5 +197,5 @@ def _floats(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, ...], floa
     return {labels: float(number) for labels, number in counts.items()}
 
 
-def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], float]:
+def _by_one(counts: Mapping[Label, int]) -> dict[tuple[str, ...], float]:
     return {(label,): float(number) for label, number in counts.items()}

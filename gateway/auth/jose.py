@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
 
 from gateway.core.closing import Closing
-from gateway.core.errors import Unauthorized
+from gateway.core.errors import AuthFailure, Unauthorized
 
 LEAST_RSA_BITS = 2048
 """RFC 7518, section 3.3."""
@@ -159,7 +159,7 @@ def expired() -> Unauthorized:
     return Unauthorized("The token has expired; get a new one.", reason="expired", closing=Closing.TOKEN_EXPIRED)
 
 
-_REFUSALS: tuple[tuple[type[Exception], str, str], ...] = (
+_REFUSALS: tuple[tuple[type[Exception], AuthFailure, str], ...] = (
     (jwt.ImmatureSignatureError, "not_yet", "The token is not valid yet (nbf or iat lies ahead)."),
     (jwt.InvalidIssuerError, "issuer", "The token is of another issuer (iss)."),
     (jwt.InvalidAudienceError, "audience", "The token is meant for another audience (aud)."),
