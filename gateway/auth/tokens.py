@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 
 from gateway.auth import jose
+from gateway.auth.jose import Key
 from gateway.auth.keys import KeyRing
 from gateway.core.closing import Closing
 from gateway.core.errors import Unauthorized
@@ -86,9 +87,18 @@ class Tokens:
 
     async def _verify(self, token: str) -> Principal:
         algorithm, kid = jose.read_header(token)
-        keys = await self._keys.find(algorithm, kid)
-        claims = jose.verify(token, keys, issuer=self._issuer, audiences=self._audiences, leeway_s=self._leeway_s)
+        return self._proven(token, await self._keys.find(algorithm, kid))
+
+    def _proven(self, token: str, keys: Sequence[Key]) -> Principal:
+        claims = jose.verify(
+            token,
+            keys,
+            issuer=self._issuer,
+            audiences=self._audiences,
+            leeway_s=self._leeway_s,
+            now=self._now(),
+        )
         try:
             return principal_of(claims)
         except BadClaims as error:
-            raise Unauthorized(f"The token's claims: {error}.", reason="claims") from None
+            raise jose.bad_claims(error) from None
