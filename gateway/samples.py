@@ -175,11 +175,21 @@ class Samples(Sampler):
             _by_one(self._identity.failures),
             ("reason",),
         )
+        cached = {"tokens": self._identity.cached_bytes, "services": self._gate.services.cache.bytes}
+        jwks = self._identity.jwks
+        if jwks is not None:
+            cached["absent_keys"] = jwks.absent.bytes
         yield Sample(
             "natsgate_auth_cache_bytes",
-            "Bytes held of verified tokens and of services' answers.",
-            _by_one({"tokens": self._identity.cached_bytes, "services": self._gate.services.cache.bytes}),
+            "Bytes held of verified tokens, of services' answers, and of names of keys that the issuer does not have.",
+            _by_one(cached),
             ("cache",),
+        )
+        yield Sample(
+            "natsgate_jwks_fetches_total",
+            "Fetches of the issuer's keys, by how they went.",
+            _by_one({} if jwks is None else jwks.fetches),
+            ("outcome",),
         )
         yield Sample(
             "natsgate_memory_limit_bytes",

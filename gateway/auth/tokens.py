@@ -87,7 +87,21 @@ class Tokens:
 
     async def _verify(self, token: str) -> Principal:
         algorithm, kid = jose.read_header(token)
-        return self._proven(token, await self._keys.find(algorithm, kid))
+        known = self._keys.known(algorithm, kid)
+        refusal = Unauthorized(
+            "There is no key here for this token: its alg or kid is not one of this gateway's.", reason="unknown_key"
+        )
+        if known:
+            try:
+                return self._proven(token, known)
+            except Unauthorized as error:
+                if error.reason != "signature":
+                    raise
+                refusal = error
+        newer = await self._keys.newer(algorithm, kid, known)
+        if not newer:
+            raise refusal
+        return self._proven(token, newer)
 
     def _proven(self, token: str, keys: Sequence[Key]) -> Principal:
         claims = jose.verify(
