@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from gateway.core.carriers import BEARER_SUBPROTOCOL
 from gateway.core.dialect import ENVELOPE, RAW, RAW_WITH_CONTROL
-from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, Unauthorized
+from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import RouteSpec
@@ -151,7 +151,7 @@ class App:
             door = Door(self._gate, spec, parameters, query)
             principal = await self._identify(request)
             if principal is None:
-                raise no_token()
+                raise self._gate.authenticator.nobody()
             if spec is None and not query.subjects:
                 parse_filters((), (), 0)  # says what a query looks like
             self._room.admission.require_room_for(principal.sub)
@@ -222,7 +222,7 @@ class App:
     async def _ticket(self, request: Request) -> Response:
         principal = await self._identify(request, streams=False)
         if principal is None:
-            raise no_token()
+            raise self._gate.authenticator.nobody()
         body = b""
         try:
             async for part in request.stream():
@@ -284,14 +284,6 @@ class Handover(Response):
 def detach(scope: Scope, connection: Connection) -> None:
     """Hand the socket of a request to a connection."""
     scope["extensions"][DETACH](connection)
-
-
-def no_token() -> Unauthorized:
-    """The refusal of a request that does not say who asks."""
-    return Unauthorized(
-        "Say who you are: Authorization: Bearer <token>, the cookie natsgate_token, or ?ticket= of POST /auth/ticket.",
-        reason="missing",
-    )
 
 
 def _subprotocol(given: list[str], ours: str) -> str | None:

@@ -13,7 +13,7 @@ from gateway.auth.jwks import Jwks
 from gateway.auth.keys import KeyRing
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Tokens
-from gateway.core.errors import ConfigError
+from gateway.core.errors import AuthFailure, ConfigError
 from gateway.core.origins import Origins
 from gateway.core.revoked import Revoked
 from gateway.logs import Logger
@@ -41,7 +41,7 @@ class Identity:
         self, settings: Settings, revoked: Revoked, *, random: Random, now: Callable[[], float], log: Logger
     ) -> None:
         self._revoked = revoked
-        self.failures: Counter[str] = Counter()
+        self.failures: Counter[AuthFailure] = Counter()
         self.jwks: Jwks | None = None
         if settings.auth == "jwt" and settings.jwks_url is not None:
             self.jwks = Jwks(settings.jwks_url, random=random, log=log, changed=self._keys_changed, now=now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from gateway import __version__
 from gateway.core.hub import Hub
@@ -17,6 +18,8 @@ from gateway.transports.room import Room
 from gateway.upstream.connection import NatsConnection
 from gateway.upstream.replay import Replay
 from gateway.upstream.tap import Tap
+
+Label = TypeVar("Label", bound=str)
 
 
 class Samples(Sampler):
@@ -172,11 +175,21 @@ class Samples(Sampler):
             _by_one(self._identity.failures),
             ("reason",),
         )
+        cached = {"tokens": self._identity.cached_bytes, "services": self._gate.services.cache.bytes}
+        jwks = self._identity.jwks
+        if jwks is not None:
+            cached["absent_keys"] = jwks.absent.bytes
         yield Sample(
             "natsgate_auth_cache_bytes",
-            "Bytes held of verified tokens and of services' answers.",
-            _by_one({"tokens": self._identity.cached_bytes, "services": self._gate.services.cache.bytes}),
+            "Bytes held of verified tokens, of services' answers, and of names of keys that the issuer does not have.",
+            _by_one(cached),
             ("cache",),
+        )
+        yield Sample(
+            "natsgate_jwks_fetches_total",
+            "Fetches of the issuer's keys, by how they went.",
+            _by_one({} if jwks is None else jwks.fetches),
+            ("outcome",),
         )
         yield Sample(
             "natsgate_memory_limit_bytes",
@@ -194,5 +207,5 @@ def _floats(counts: Mapping[tuple[str, str], int]) -> dict[tuple[str, ...], floa
     return {labels: float(number) for labels, number in counts.items()}
 
 
-def _by_one(counts: Mapping[str, int]) -> dict[tuple[str, ...], float]:
+def _by_one(counts: Mapping[Label, int]) -> dict[tuple[str, ...], float]:
     return {(label,): float(number) for label, number in counts.items()}

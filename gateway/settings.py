@@ -99,7 +99,9 @@ class Settings(BaseModel):
     jwks_url: HttpUrl | None = Field(
         default=None, description="URL of the issuer's keys, a JSON Web Key Set; fetched every 5 minutes."
     )
-    jwt_issuer: str | None = Field(default=None, description="What a token's `iss` has to be; absent: anything.")
+    jwt_issuer: str | None = Field(
+        default=None, min_length=1, description="What a token's `iss` has to be; absent: anything."
+    )
     jwt_audience: Annotated[tuple[str, ...], BeforeValidator(words)] = Field(
         default=(), description="What a token's `aud` has to hold one of, comma-separated; absent: anything."
     )

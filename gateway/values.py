@@ -78,7 +78,16 @@ def _http_url(value: object) -> object:
 
 
 def _secret_text(value: object) -> object:
-    if isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) < LEAST_SECRET_BYTES:
+    if not isinstance(value, str):
+        return value
+    try:
+        size = len(value.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise ValueError("it is not UTF-8; a new one: openssl rand -base64 48") from None
+    if re.search(r"-----BEGIN |^(ssh|ecdsa)-", value):
+        # Public keys are public, and a secret that everybody has proves nothing (RFC 8725, section 2.1).
+        raise ValueError("it is a key, not a secret; public keys belong into NATSGATE_JWT_PUBLIC_KEY_FILE")
+    if size < LEAST_SECRET_BYTES:
         raise ValueError(f"give at least {LEAST_SECRET_BYTES} bytes; a new one: openssl rand -base64 48")
     return value
 

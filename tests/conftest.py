@@ -10,7 +10,7 @@ from typing import Protocol
 
 import nats
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from nats.aio.client import Client
 
 from tests.support.command import natsgate
@@ -18,7 +18,8 @@ from tests.support.gateway import Gateway
 from tests.support.nats_server import NatsServer
 from tests.support.tokens import SECRET
 
-settings.register_profile("suite", deadline=None)  # no test asserts times
+# No test asserts times, and a machine that runs other things beside makes its inputs slowly.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Tokens
 from gateway.core.carriers import find_token
-from gateway.core.errors import BadOrigin, Unauthorized
+from gateway.core.errors import AuthFailure, BadOrigin, Unauthorized
 from gateway.core.origins import Origins, bad_origin
 from gateway.core.rights import EVERYONE, Principal
 
@@ -34,7 +34,7 @@ class Authenticator:
         origins: Origins,
         *,
         access_token: bool,
-        failures: Counter[str],
+        failures: Counter[AuthFailure],
     ) -> None:
         self.tokens = tokens
         self.tickets = tickets
@@ -75,6 +75,15 @@ class Authenticator:
         except BadOrigin:
             self._failures["origin"] += 1
             raise
+
+    def nobody(self) -> Unauthorized:
+        """The refusal of a request that has to say whose it is, and does not."""
+        self._failures["missing"] += 1
+        return Unauthorized(
+            "Say who you are: Authorization: Bearer <token>, the cookie natsgate_token, or ?ticket= of "
+            "POST /auth/ticket.",
+            reason="missing",
+        )
 
     async def of_token(self, token: str) -> Principal:
         """Whose token it is: one that came in a first frame.

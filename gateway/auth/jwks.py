@@ -1,22 +1,23 @@
 """The keys that an issuer publishes at a URL, as a JSON Web Key Set (RFC 7517).
 
-They are fetched in a thread, so that an issuer that is slow never blocks the loop, and kept while it is away. They are
-fetched anew now and then, and when a token names a key that is not known: at most once per `FLOOR_S`, since anybody can
-name one.
+They are fetched and read in a thread, so that an issuer that is slow, or says a lot, never blocks the loop, and kept
+while it is away. They are fetched anew now and then, and when a token names a key that is not known: at most once per
+`FLOOR_S`, since anybody can name one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import urllib.error
-import urllib.request
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 
 import orjson
 
+from gateway.auth.download import NotDownloaded, download
 from gateway.auth.jose import BadKey, Key, key_set
 from gateway.core.errors import ComeBack
+from gateway.core.recent import Recent
 from gateway.core.schedule import backoff
 from gateway.logs import Logger
 
@@ -29,12 +30,14 @@ FLOOR_S = 10.0
 FETCH_TIMEOUT_S = 5.0
 MAX_DOCUMENT_BYTES = 2**20
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0
+ABSENT_BYTES = 2**18
+"""What may be remembered of key names that the issuer was asked for and does not have."""
 
 
 class Jwks:
     """The keys of one issuer.
 
-    Concurrency: one task runs `run`; any number of others call `find`, which share one fetch.
+    Concurrency: one task runs `run`; any number of others call `fetched`, which share one fetch.
 
     Args:
         url: where they are.
@@ -45,7 +48,9 @@ class Jwks:
 
     Attributes:
         loaded: whether they were fetched at some time.
-        trouble: why the last fetch failed; empty when it did not.
+        trouble: why the last fetch failed; empty when it did not. It does not hold the URL.
+        fetches: how many there were, by outcome.
+        absent: algorithms and key names that the issuer was asked for and does not have.
     """
 
     def __init__(
@@ -68,9 +73,16 @@ class Jwks:
         self._fetching: asyncio.Task[None] | None = None
         self.loaded = False
         self.trouble = "not fetched yet"
+        self.absent: Recent[tuple[str, str | None], bool] = Recent(ABSENT_BYTES)
+        self.fetches: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its query, which may be a password."""
+        return self._url.partition("?")[0]
 
     async def run(self) -> None:
         """Keep the keys fresh until cancelled."""
@@ -83,25 +95,33 @@ class Jwks:
                 waits = backoff(self._random, RETRY_FIRST_S, RETRY_MOST_S)
                 await asyncio.sleep(REFRESH_S * self._random.uniform(0.8, 1.0))
 
-    async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
-        """The keys that fit a token's header, fetched anew where none does. Empty: the issuer has none.
+    def known(self, algorithm: str, kid: str | None) -> Sequence[Key]:
+        """The keys of the last fetch that fit a token's header."""
+        return [key for key in self._keys if key.fits(algorithm, kid)]
+
+    async def fetched(self, algorithm: str, kid: str | None) -> Sequence[Key]:
+        """The keys that fit, for a token that none of the known ones has signed.
 
         Raises:
-            ComeBack: the issuer cannot be asked, so a key that is not known may yet be its.
+            ComeBack: the issuer cannot be asked, or not yet, so a key that is not known may still be its.
         """
-        keys = self._fitting(algorithm, kid)
-        if keys:
-            return keys
         if self._fetching is not None or self._now() - self._asked_at >= FLOOR_S:
             self._asked_at = self._now()
-            await self.refresh()
-            keys = self._fitting(algorithm, kid)
-        if not keys and self.trouble:
-            raise ComeBack("The keys of the token's issuer cannot be fetched now; come again.")
-        return keys
+            try:
+                async with asyncio.timeout(FETCH_TIMEOUT_S):
+                    await self.refresh()
+            except TimeoutError:
+                raise _not_now() from None  # names that are looked up slowly are not in the download's own time
+            if not self.trouble:
+                self._lacks(algorithm, kid)
+        elif self.absent.get((algorithm, kid)) is None:
+            raise _not_now()  # it may have come since: whoever signs with a new key is not to be sent away for good
+        if self.trouble:
+            raise _not_now()
+        return self.known(algorithm, kid)
 
-    def _fitting(self, algorithm: str, kid: str | None) -> list[Key]:
-        return [key for key in self._keys if key.fits(algorithm, kid)]
+    def _lacks(self, algorithm: str, kid: str | None) -> None:
+        self.absent.put((algorithm, kid), True, len(kid or ""))
 
     async def refresh(self) -> None:
         """Fetch the keys now; `trouble` says how it went. Those who ask at the same time share one fetch."""
@@ -112,39 +132,39 @@ class Jwks:
 
     async def _fetch(self) -> None:
         try:
-            document = await asyncio.to_thread(_read, self._url)
-            content = orjson.loads(document)
-            if not isinstance(content, dict):
-                raise BadKey('it is no JSON Web Key Set: {"keys": [...]}')
-            keys = key_set(content)
-        except (OSError, ValueError) as error:  # URLError, BadKey, JSONDecodeError and what http.client raises
-            self._failed(error)
-        except Exception as error:  # what else a server can make http.client do; the old keys are kept
-            self._failed(error)
+            document, keys = await asyncio.to_thread(_read, self._url, self._document, self._keys)
+        except (NotDownloaded, BadKey) as error:
+            self.fetches["failed"] += 1
+            if str(error) != self.trouble:
+                self._log.warning("jwks_not_fetched", error=str(error), url=self.shown_url, kept=len(self._keys))
+            self.trouble = str(error)
         else:
-            if self.trouble or document != self._document:
-                self._log.info("jwks_loaded", keys=len(keys), url=self._url)
+            self.fetches["done"] += 1
+            changed = document != self._document
+            if changed or self.trouble:
+                self._log.info("jwks_loaded", keys=len(keys), url=self.shown_url)
             self.trouble = ""
             self.loaded = True
-            if document != self._document:
-                self._document, self._keys = document, keys
+            for key in self._keys:
+                self._lacks(key.algorithm, key.kid)  # unless it is still there: then it is found before that is asked
+            self._document, self._keys = document, keys
+            if changed:
                 self._changed()
         finally:
             self._fetching = None
 
-    def _failed(self, error: Exception) -> None:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        trouble = f"{self._url}: {str(reason) or type(reason).__name__}"
-        if trouble != self.trouble:
-            self._log.warning("jwks_not_fetched", error=trouble, kept=len(self._keys))
-        self.trouble = trouble
+
+def _not_now() -> ComeBack:
+    return ComeBack("The keys of the token's issuer cannot be fetched now; come again.")
 
 
-def _read(url: str) -> bytes:
-    # The settings take http and https only, and urllib follows a redirect to nothing but these (and ftp).
-    request = urllib.request.Request(url, headers={"accept": "application/json", "user-agent": "natsgate"})  # noqa: S310
-    with urllib.request.urlopen(request, timeout=FETCH_TIMEOUT_S) as answer:  # noqa: S310
-        document: bytes = answer.read(MAX_DOCUMENT_BYTES + 1)
-    if len(document) > MAX_DOCUMENT_BYTES:
-        raise BadKey(f"it is larger than {MAX_DOCUMENT_BYTES} bytes")
-    return document
+def _read(url: str, before: bytes, keys: tuple[Key, ...]) -> tuple[bytes, tuple[Key, ...]]:
+    """The document and its keys; those of before where it is the same."""
+    document = download(url, timeout_s=FETCH_TIMEOUT_S, most_bytes=MAX_DOCUMENT_BYTES)
+    if document == before:
+        return document, keys
+    try:
+        content = orjson.loads(document)
+    except orjson.JSONDecodeError as error:
+        raise BadKey(f"it is no JSON: {error}") from None
+    return document, key_set(content)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.auth.jose import Key
-from gateway.core.errors import Unauthorized
+from gateway.auth.jose import PUBLIC, Key
 
 MOST_TRIED = 8
 """Keys that are tried on a token whose header names none: each costs a signature."""
@@ -15,12 +14,11 @@ MOST_TRIED = 8
 class Published(Protocol):
     """Keys that somebody else publishes."""
 
-    async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
-        """The keys that fit, fetched anew where none does; empty when there is none.
+    def known(self, algorithm: str, kid: str | None) -> Sequence[Key]:
+        """Those of the last fetch that fit."""
 
-        Raises:
-            ComeBack: they cannot be had now.
-        """
+    async def fetched(self, algorithm: str, kid: str | None) -> Sequence[Key]:
+        """Those that fit, after they were fetched anew if that is due. Raises `ComeBack` when they cannot be had."""
 
 
 class KeyRing:
@@ -35,19 +33,22 @@ class KeyRing:
         self._fixed = tuple(fixed)
         self._published = published
 
-    async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
-        """The keys that a token with this header may have been signed with.
+    def known(self, algorithm: str, kid: str | None) -> Sequence[Key]:
+        """The keys at hand that a token with this header may have been signed with."""
+        keys = [key for key in self._fixed if key.fits(algorithm, kid)]
+        if self._published is not None and algorithm in PUBLIC:
+            keys += self._published.known(algorithm, kid)
+        return keys[:MOST_TRIED]
+
+    async def newer(self, algorithm: str, kid: str | None, known: Sequence[Key]) -> Sequence[Key]:
+        """The keys that the issuer has meanwhile, beside those at hand, none of which signed the token.
 
         Raises:
-            Unauthorized: none.
-            ComeBack: the issuer's keys cannot be had now.
+            ComeBack: they cannot be had now.
         """
-        keys: Sequence[Key] = [key for key in self._fixed if key.fits(algorithm, kid)]
-        if not keys and self._published is not None:
-            keys = await self._published.find(algorithm, kid)
-        if not keys:
-            raise Unauthorized(
-                "There is no key here for this token: its alg or kid is not one of this gateway's.",
-                reason="unknown_key",
-            )
-        return keys[:MOST_TRIED]
+        named = kid is not None and any(key.kid == kid for key in known)
+        # A key of the very name that the token gives is the last word, and no issuer publishes a secret.
+        if self._published is None or algorithm not in PUBLIC or named:
+            return ()
+        keys = await self._published.fetched(algorithm, kid)
+        return [key for key in keys if key not in known][:MOST_TRIED]

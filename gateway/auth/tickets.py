@@ -16,7 +16,7 @@ from typing import Any
 
 from gateway.auth import jose
 from gateway.core.errors import BadRequest, NotFound, Unauthorized
-from gateway.core.rights import CLAIM, Principal, principal_of
+from gateway.core.rights import CLAIM, BadClaims, Principal, principal_of
 
 _PURPOSE = b"natsgate ticket v1"
 _PATHS = "natsgate_paths"
@@ -105,7 +105,7 @@ class Tickets:
             raise Unauthorized("This gateway gives no tickets.", reason="ticket")
         try:
             key = jose.secret_key(self._key)
-            claims = jose.verify(ticket, [key], issuer=None, audiences=(), leeway_s=self._leeway_s)
+            claims = jose.verify(ticket, [key], issuer=None, audiences=(), leeway_s=self._leeway_s, now=self._now())
         except Unauthorized as error:
             if error.reason == "expired":
                 raise
@@ -119,4 +119,7 @@ class Tickets:
                 f'{{"path":{json.dumps(path[:200])}}}.',
                 reason="ticket_path",
             )
-        return principal_of(claims)
+        try:
+            return principal_of(claims)
+        except BadClaims as error:  # of a gateway of another time
+            raise jose.bad_claims(error) from None

@@ -33,9 +33,10 @@ async def look_at_keys(settings: Settings) -> list[Finding]:
         await identity.jwks.refresh()
         if identity.jwks.trouble:
             mend = "check NATSGATE_JWKS_URL, and that this machine may reach it"
-            found.append(problem("auth", f"the issuer's keys cannot be fetched: {identity.jwks.trouble}", mend))
+            text = f"the issuer's keys cannot be fetched from {identity.jwks.shown_url}: {identity.jwks.trouble}"
+            found.append(problem("auth", text, mend))
         else:
-            found.append(fine("auth", f"{len(identity.jwks)} keys at {settings.jwks_url}"))
+            found.append(fine("auth", f"{len(identity.jwks)} keys at {identity.jwks.shown_url}"))
     if settings.jwks_url is not None and settings.jwks_url.startswith("http://"):
         text = "the issuer's keys come over plain http: whoever is in between can make tokens"
         found.append(note("auth", text, "use https, unless that network is yours"))

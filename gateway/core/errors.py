@@ -18,7 +18,15 @@ GatewayError
 
 from __future__ import annotations
 
+from typing import Literal
+
 from gateway.core.closing import Closing
+
+AuthFailure = Literal[
+    "missing", "malformed", "unknown_key", "signature", "expired", "not_yet", "issuer", "audience", "claims", "revoked",
+    "ticket", "ticket_path", "access_token_off", "origin",
+]  # fmt: skip
+"""Why somebody was not let in, for metrics: a closed set."""
 
 
 class GatewayError(Exception):
@@ -56,7 +64,7 @@ class Unauthorized(ClientError):
     """There is no token, or it is not taken.
 
     Attributes:
-        reason: why, for metrics: from a closed set. `missing` where there was none.
+        reason: why, for metrics. `missing` where there was none.
     """
 
     status = 401
@@ -64,7 +72,7 @@ class Unauthorized(ClientError):
     title = "Unauthorized"
     closing = Closing.UNAUTHORIZED
 
-    def __init__(self, detail: str, *, reason: str, closing: Closing = Closing.UNAUTHORIZED) -> None:
+    def __init__(self, detail: str, *, reason: AuthFailure, closing: Closing = Closing.UNAUTHORIZED) -> None:
         super().__init__(detail)
         self.reason = reason
         self.closing = closing

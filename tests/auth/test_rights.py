@@ -1,0 +1,60 @@
+"""Rights seen from outside: a name that looks like a wildcard gets what is its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from nats.aio.client import Client
+
+from publishers.wire import encode_id
+from tests.support.gateway import Gateway
+from tests.support.sse import SseClient
+from tests.support.tokens import bearer, token
+from tests.support.ws import ws_client
+
+
+@pytest.mark.parametrize("name", ["*", ">", "{}.>", "{}.*", "{}%", "%2A", "{{sub}}", "é", "\u202e", "a/b", "\n"])
+async def test_a_name_is_no_wildcard(guarded: Gateway, nc: Client, own_id: str, name: str) -> None:
+    """Whatever a user is called, `user.{sub}.>` is its own feed: events of others do not come, and nothing wider is to
+    be had, over either transport."""
+    sub = name.format(own_id)
+    own = f"user.{encode_id(sub)}"
+    headers = bearer(token(sub, subscribe=["user.{sub}.>"]))
+    async with (
+        SseClient(guarded.url, f"{own}.>", headers=headers) as sse,
+        ws_client(guarded.ws_url, headers=headers) as ws,
+    ):
+        await sse.ready()
+        await ws.subscribe(f"{own}.>")
+        for wider in ("user.>", "user.*.x", f"user.{own_id}.>", "user.*"):
+            answer = await ws.request(op="subscribe", ref=wider, subject=wider)
+            assert answer["code"] == "forbidden", answer
+        for number, subject in enumerate((f"user.{own_id}.x", f"user.{own_id}.x.y", "user.a.b.x", f"{own}.x")):
+            await nc.publish(subject, json.dumps({"n": number, "mark": own_id}).encode())
+        assert await first_of(sse, own_id) == 3
+        while (event := (await ws.event())["event"]).get("mark") != own_id:
+            continue
+        assert event["n"] == 3
+    for wider in ("user.>", "user.*.x"):
+        async with SseClient(guarded.url, wider, headers=headers) as sse:
+            assert sse.status == 403
+            assert wider in sse.reply.problem()["detail"]
+
+
+async def first_of(sse: SseClient, mark: str) -> int:
+    """The number of the first event of this test: names are shared, ids are not."""
+    while (event := (await sse.next_message()).json()).get("mark") != mark:
+        continue
+    return int(event["n"])
+
+
+async def test_the_inbox_is_nobodys(guarded: Gateway) -> None:
+    """A token with all rights cannot read what clients send to services."""
+    headers = bearer(token(subscribe=[">", "inbox.>"]))
+    async with SseClient(guarded.url, "inbox.>", headers=headers) as sse:
+        assert sse.status == 403
+        assert "inbox" in sse.reply.problem()["detail"]
+    async with ws_client(guarded.ws_url, headers=headers) as ws:
+        answer = await ws.request(op="subscribe", ref=1, subject="inbox.project.9.x")
+        assert answer["code"] == "forbidden"
