@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench stress docs clean
+.PHONY: help run test test-slow check format bench stress docs lock clean
 
 SEED    ?= 1
 SECONDS ?= 60
@@ -52,6 +52,14 @@ stress: $(VENV)/.dev   ## A self-checking run with faults drawn from SEED, for S
 
 docs: $(VENV)/.dev     ## Write the tables of gateway/README.md anew from the code.
 	$(BIN)/python -m tests.readme
+
+# For every platform and Python that pyproject allows; what is locked already stays, unless ARGS=--upgrade.
+LOCK = $(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header
+
+lock: $(VENV)/.run     ## Pin what deploy/Dockerfile installs, with hashes (ARGS=--upgrade: the newest).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) $(ARGS) pyproject.toml -o deploy/requirements.lock
+	$(LOCK) $(ARGS) deploy/build.in -o deploy/build.lock
 
 clean:           ## Remove the venv, caches and the state of `make run`.
 	rm -rf $(VENV) .natsgate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
