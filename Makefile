@@ -50,8 +50,9 @@ bench: $(VENV)/.dev    ## The benchmarks: ratios against a bare C send() loop in
 stress: $(VENV)/.dev   ## A self-checking run with faults drawn from SEED, for SECONDS: 0 lost, 0 doubled, 0 disordered.
 	$(BIN)/python -m tests.stress --seed $(SEED) --seconds $(SECONDS) $(ARGS)
 
-docs: $(VENV)/.dev     ## Write the tables of gateway/README.md anew from the code.
+docs: $(VENV)/.dev     ## Write what is written from other files: tables of gateway/README.md, alerts of k8s/.
 	$(BIN)/python -m tests.readme
+	$(BIN)/python -m tests.deploy.prometheus_rule
 
 # For every platform and Python that pyproject allows; what is locked already stays, unless ARGS=--upgrade.
 LOCK = $(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header
