@@ -24,6 +24,14 @@ METRICS = {
 }
 """Metrics of the same."""
 
+TOKENS = True
+"""Whether AUTH=jwt is still to be built."""
+
+
+def setting(variable: str) -> bool:
+    """Whether an environment variable is one of these settings."""
+    return variable.removeprefix("NATSGATE_").removesuffix("_FILE").lower() in SETTINGS
+
 
 def asked_in(expression: str) -> bool:
     """Whether a query asks for what is not counted yet; drains are once there is DRAIN_S."""
