@@ -19,7 +19,10 @@ nats_env() {
         printf 'NATS_%s_PASSWORD=%s\n' "$(printf %s "$login" | tr '[:lower:]' '[:upper:]')" \
             "$(cat "$directory/nats_${login}_password")"
     done
-    printf 'NATS_ROUTE_PASSWORD=%s\n' "$(cat "$directory/nats_route_password")"
+    route="$(cat "$directory/nats_route_password")"
+    printf 'NATS_ROUTE_PASSWORD=%s\n' "$route"
+    printf 'NATS_ROUTES=[nats://route:%s@nats-1:6222,nats://route:%s@nats-2:6222,nats://route:%s@nats-3:6222]\n' \
+        "$route" "$route" "$route"
 }
 
 for name in nats_gateway_password nats_publisher_password nats_service_password nats_operator_password \
