@@ -30,8 +30,6 @@ class Front:
     replicas: dict[str, Gateway]
 
 
-
-
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """The certificate of all proxies."""
@@ -65,7 +63,7 @@ class FrontFactory:
         self._directory = tmp_path
 
     async def __call__(self, *, timeout_s: int | None = None, **settings: object) -> Front:
-        replicas = {name: await self._start(REPLICA=name, **settings) for name in ("one", "two")}
+        replicas = {name: await self._start(settings={"REPLICA": name, **settings}) for name in ("one", "two")}
         proxy = self._kind(
             self._directory / self._kind.name,
             self._certificate,
@@ -77,9 +75,7 @@ class FrontFactory:
 
     async def relay(self, proxy: Proxy, *, address: str = "127.0.0.1") -> TlsRelay:
         """Another way in, from another address."""
-        return await self._stack.enter_async_context(
-            TlsRelay(proxy.port, self._certificate.authority, address=address)
-        )
+        return await self._stack.enter_async_context(TlsRelay(proxy.port, self._certificate.authority, address=address))
 
 
 @pytest.fixture

@@ -95,7 +95,9 @@ def amount(quantity: str) -> float:
     shape = re.fullmatch(r"(\d+(?:\.\d+)?)(m|[KMG]i?B?)?", quantity)
     assert shape, quantity
     unit = (shape[2] or "").removesuffix("B")
-    return float(shape[1]) * {"": 1, "m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "K": 1e3, "M": 1e6, "G": 1e9}[unit]
+    return (
+        float(shape[1]) * {"": 1, "m": 0.001, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "K": 1e3, "M": 1e6, "G": 1e9}[unit]
+    )
 
 
 def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:

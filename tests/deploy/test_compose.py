@@ -36,7 +36,9 @@ def test_the_reference_loader_takes_it() -> None:
     """compose-go, which docker compose itself is made of, finds schema, references and dependencies in order."""
     found = shutil.which("compose-go")
     if found is None:
-        missing("compose-go is not installed: go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2 (as compose-go)")
+        missing(
+            "compose-go is not installed: go install github.com/compose-spec/compose-go/v2/cmd@v2.16.2 (as compose-go)"
+        )
     made = not (DEPLOY / ".secrets").exists()
     subprocess.run(["sh", str(DEPLOY / "make-secrets.sh")], check=True, capture_output=True)
     try:
@@ -45,7 +47,7 @@ def test_the_reference_loader_takes_it() -> None:
         if made:
             shutil.rmtree(DEPLOY / ".secrets")
     assert done.returncode == 0, done.stderr
-    assert set(yaml.safe_load(done.stdout)["services"]) == {name for name in SERVICES if name != "token"}
+    assert set(yaml.safe_load(done.stdout)["services"]) == set(SERVICES)
 
 
 def test_it_is_what_the_page_promises() -> None:
@@ -126,7 +128,11 @@ def test_what_is_mounted_is_there(tmp_path: Path) -> None:
         assert folder == ".secrets"
         assert before[name]
     assert len(before["jwt_secret"].strip()) >= 32
-    used = {source if isinstance(source, str) else source["source"] for each in SERVICES.values() for source in each.get("secrets", [])}
+    used = {
+        source if isinstance(source, str) else source["source"]
+        for each in SERVICES.values()
+        for source in each.get("secrets", [])
+    }
     assert used == set(COMPOSE["secrets"])
     for service in SERVICES.values():
         for volume in service.get("volumes", []):

@@ -255,7 +255,7 @@ def test_proxies_wait_longer_than_the_gateway_is_silent(manifests: Manifests) ->
 def test_the_variants_differ_in_how_one_comes_in(tmp_path: Path) -> None:
     """production has an Ingress, the variant a Gateway and a route; the rest is the same."""
 
-    def kinds(objects: tuple[dict[str, object], ...]) -> list[object]:
+    def kinds(objects: tuple[dict[str, object], ...]) -> list[str]:
         return sorted(str(each["kind"]) for each in objects)
 
     usual, variant = kinds(built("production")), kinds(built(VARIANT, tmp_path / "k8s"))

@@ -26,7 +26,6 @@ FILES = list(texts(DEPLOY, K8S))
 PAGES = [(path, text) for path, text in FILES if path.suffix == ".md"]
 
 
-
 def test_what_is_unbuilt_is_unbuilt(gateway: Gateway) -> None:
     """The list of what is still to come shrinks as it comes: what exists is taken off it."""
     assert unbuilt.SETTINGS & set(Settings.model_fields) == set(), "take these off tests/deploy/unbuilt.py"
@@ -45,12 +44,12 @@ def test_a_setting_that_is_named_exists(path: Path, text: str) -> None:
     for line in text.splitlines():
         if path.suffix == ".md" or line.lstrip().startswith(("#", "-", '"')) or "description:" in line:
             bare = re.findall(r"(?<![\w$./{-])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b", line)
-            named |= {name.lower() for name in bare if not name.startswith(FOREIGN)}
+            named |= {name.removesuffix("_FILE").lower() for name in bare if not name.startswith(FOREIGN)}
     known = set(Settings.model_fields) | unbuilt.SETTINGS | {"token"}
     assert named <= known
 
 
-FOREIGN = ("NATSGATE_", "NATS_NAME", "NATS_ROUTE", "GF_", "PYTHON", "GOMEM")
+FOREIGN: tuple[str, ...] = ("NATSGATE_", "NATS_NAME", "NATS_ROUTE", "GF_", "PYTHON", "GOMEM")
 FOREIGN += tuple(f"NATS_{login}_PASSWORD" for login in ("GATEWAY", "PUBLISHER", "SERVICE", "OPERATOR"))
 """Variables of others: NATS's servers, Grafana, Python, Go."""
 
@@ -104,21 +103,25 @@ def test_a_path_that_is_probed_is_served(gateway: Gateway) -> None:
     for path in probed:
         assert gateway.get(path).status == 200, path
     for _, text in PAGES:
-        for path in re.findall(r"https?://[\w.:-]+(/[\w-]+)\b", text):
+        for path in re.findall(r"https?://(?:localhost|127\.0\.0\.1|events\.example\.org)(?::[\w$]+)?(/[\w-]+)", text):
             assert path in probed | {"/events", "/ws", "/api"}, path
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Every command line of natsgate: in arguments of containers, in units, and in the texts' code."""
     for text in (each for path, each in FILES if path.suffix in (".yaml", ".yml") or path.name == "Dockerfile"):
-        for name, rest in re.findall(r'(?:args|command|CMD|ENTRYPOINT):? \["(serve|provision)"((?:, "[^"]*")*)\]', text):
+        for name, rest in re.findall(
+            r'(?:args|command|CMD|ENTRYPOINT):? \["(serve|provision)"((?:, "[^"]*")*)\]', text
+        ):
             yield "natsgate", [name, *re.findall(r'"([^"]*)"', rest)]
     for line in re.findall(r"^ExecStart=\S+/natsgate (.*)$", unit(), re.MULTILINE):
         yield "natsgate", shlex.split(line)
     for _, text in PAGES:
         for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL):
             for line in block.replace("\\\n", " ").splitlines():
-                found = re.search(r"(?:^|[ /])natsgate ((?:serve|provision|check|tail|token|publish|dev)\b[^|#;&>]*)", line)
+                found = re.search(
+                    r"(?:^|[ /])natsgate ((?:serve|provision|check|tail|token|publish|dev)\b[^|#;&>]*)", line
+                )
                 if found:
                     yield "natsgate", shlex.split(found[1])
         for code in re.findall(r"`natsgate ([^`]+)`", text):

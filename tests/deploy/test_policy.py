@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
+import kubernetes_validate  # type: ignore[import-untyped]  # has none
 import pytest
 
 from tests.deploy.files import ROOT, document, missing, program
@@ -23,9 +22,12 @@ OLDEST, NEWEST = "1.30", "1.37"
 """The versions of Kubernetes that are promised: from the first with preStop.sleep."""
 
 CRDS = {
-    "monitoring.coreos.com": ("github.com/prometheus-operator/prometheus-operator@v0.70.0", "example/prometheus-operator-crd"),
+    "monitoring.coreos.com": (
+        "github.com/prometheus-operator/prometheus-operator@v0.70.0",
+        "example/prometheus-operator-crd",
+    ),
     "gateway.networking.k8s.io": ("sigs.k8s.io/gateway-api@v1.2.1", "config/crd/standard"),
-}  # fmt: skip
+}
 """Where the schemas of custom resources are published: Go modules, and the folder in each."""
 
 

@@ -54,7 +54,9 @@ def takes_tokens() -> bool:
     return True
 
 
-async def everything_happens(nc: Client, link: NatsProxy, gateway: Gateway, strict: Gateway | None, own_id: str) -> None:
+async def everything_happens(
+    nc: Client, link: NatsProxy, gateway: Gateway, strict: Gateway | None, own_id: str
+) -> None:
     """Each kind of thing that a panel shows, once, the good and the bad."""
     subject = f"repo.{own_id}.x"
     async with (

@@ -250,13 +250,11 @@ async def test_the_log_has_no_query(front: Front, own_id: str) -> None:
     async with SseClient(front.relay.url, f"repo.{own_id}.>", query={"access_token": "hush-hush"}) as sse:
         assert sse.status
 
-    def logged() -> list[dict[str, object]]:
+    async def logged() -> list[dict[str, object]]:
         lines = [line for line in front.proxy.output.splitlines() if line.startswith("{")]
         return [each for each in map(json.loads, lines) if each["path"] == "/events"]
 
-    async with asyncio.timeout(10):
-        while not logged():
-            await asyncio.sleep(0.05)
+    await eventually(logged, "the request is logged")
     assert "hush" not in front.proxy.output
     assert own_id not in front.proxy.output
 
@@ -284,9 +282,7 @@ async def test_nobody_is_turned_away_while_a_drain_is_announced(start_front: Fro
 
 
 @DRAINS
-async def test_who_is_sent_away_is_taken_elsewhere_at_once(
-    start_front: FrontFactory, nc: Client, own_id: str
-) -> None:
+async def test_who_is_sent_away_is_taken_elsewhere_at_once(start_front: FrontFactory, nc: Client, own_id: str) -> None:
     """The clients of a replica that drains are told once, and the next connection serves them: least connections does
     not send them back to the one that gets emptier."""
     front = await start_front(DRAIN_DELAY_S=2.5, DRAIN_S=5)

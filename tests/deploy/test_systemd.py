@@ -104,7 +104,7 @@ async def test_the_gateway_makes_no_system_call_that_is_filtered(
 
     def group(name: str) -> set[str]:
         listing = subprocess.run([analyze, "syscall-filter", name], capture_output=True, text=True, check=True).stdout
-        calls = set()
+        calls: set[str] = set()
         for word in re.findall(r"^    (@?\w[\w-]*)$", listing, re.MULTILINE):
             calls |= group(word) if word.startswith("@") else {word}
         return calls
@@ -112,7 +112,7 @@ async def test_the_gateway_makes_no_system_call_that_is_filtered(
     allowed: set[str] = group("@default")
     for rule in directives()["SystemCallFilter"]:
         names = [group(word) if word.startswith("@") else {word} for word in rule.lstrip("~").split()]
-        calls = set().union(*names)
+        calls = set[str]().union(*names)
         allowed = allowed - calls if rule.startswith("~") else allowed | calls
     port = free_port()
     settings = {"LISTEN": f"127.0.0.1:{port}", "AUTH": "none", "NATS_URL": nats_server.url}
@@ -120,17 +120,18 @@ async def test_the_gateway_makes_no_system_call_that_is_filtered(
     # -D: the gateway is our child, and strace its shadow.
     strace = program("strace", "apt-get install strace")
     command = [strace, "-D", "-f", "-qq", "-o", str(trace), NATSGATE, "serve"]
-    with subprocess.Popen(command, env=environment(settings), stderr=subprocess.DEVNULL) as running:
-        try:
-            await asyncio.to_thread(wait_until, lambda: ready(port), "/readyz answers 200", timeout_s=60)
-            async with SseClient(f"http://127.0.0.1:{port}", f"repo.{own_id}.>") as sse:
-                await sse.ready(timeout_s=30)
-                await publish(nc, f"repo.{own_id}.x", "{}")
-                await sse.next_message(timeout_s=30)
-            await asyncio.to_thread(fetch, "127.0.0.1", port, "/metrics")
-        finally:
-            running.terminate()
-            await asyncio.to_thread(running.wait, 60)
+    running = await asyncio.create_subprocess_exec(*command, env=environment(settings), stderr=subprocess.DEVNULL)
+    try:
+        await asyncio.to_thread(wait_until, lambda: ready(port), "/readyz answers 200", timeout_s=60)
+        async with SseClient(f"http://127.0.0.1:{port}", f"repo.{own_id}.>") as sse:
+            await sse.ready(timeout_s=30)
+            await publish(nc, f"repo.{own_id}.x", "{}")
+            await sse.next_message(timeout_s=30)
+        await asyncio.to_thread(fetch, "127.0.0.1", port, "/metrics")
+    finally:
+        running.terminate()
+        async with asyncio.timeout(60):
+            await running.wait()
     used = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text("utf-8", "replace"), re.MULTILINE))
     assert {"accept4", "sendto"} & used or {"accept", "write"} & used, "it was traced"
     assert used - allowed == set()

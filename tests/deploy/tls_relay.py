@@ -50,9 +50,19 @@ class TlsRelay:
         except OSError:
             writer.transport.abort()
             return
-        async with asyncio.TaskGroup() as pumps:
-            pumps.create_task(_pump(reader, proxy_writer, writer))
-            pumps.create_task(_pump(proxy_reader, writer, proxy_writer))
+        pumps = [
+            asyncio.create_task(_pump(reader, proxy_writer)),
+            asyncio.create_task(_pump(proxy_reader, writer)),
+        ]
+        try:
+            # Whoever ends first ends both: TLS knows no half-closed connection.
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            writer.close()
+            # Not close(): that would wait for the proxy's close_notify, where a browser is simply gone.
+            proxy_writer.transport.abort()
 
     def _start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._accepted(reader, writer))
@@ -74,13 +84,9 @@ class TlsRelay:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, other: asyncio.StreamWriter) -> None:
-    """Pass on until either end is gone, then end both: TLS knows no half-closed connection."""
-    try:
-        with contextlib.suppress(OSError):
-            while piece := await source.read(65536):
-                sink.write(piece)
-                await sink.drain()
-    finally:
-        sink.close()
-        other.close()
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Pass on until either end is gone."""
+    with contextlib.suppress(OSError):
+        while piece := await source.read(65536):
+            sink.write(piece)
+            await sink.drain()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from gateway.settings import Settings
 
 SETTINGS = {
+    "allowed_origins",
     "drain_delay_s",
     "drain_s",
     "jwks_url",
