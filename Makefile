@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check format bench stress fuzz docs clean
+.PHONY: help run test test-slow check format bench stress fuzz docs lock clean
 
 SEED    ?= 1
 SECONDS ?= 60
@@ -53,8 +53,17 @@ stress: $(VENV)/.dev   ## A self-checking run with faults drawn from SEED, for S
 fuzz: $(VENV)/.dev     ## All property tests, drawn anew from SEED on, for SECONDS; a failing seed reproduces.
 	$(BIN)/python -m tests.fuzz --seed $(SEED) --seconds $(SECONDS) $(ARGS)
 
-docs: $(VENV)/.dev     ## Write the tables of gateway/README.md anew from the code.
+docs: $(VENV)/.dev     ## Write what is written from other files: tables of gateway/README.md, alerts of k8s/.
 	$(BIN)/python -m tests.readme
+	$(BIN)/python -m tests.deploy.prometheus_rule
+
+# For every platform and Python that pyproject allows; what is locked already stays, unless ARGS=--upgrade.
+LOCK = $(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header
+
+lock: $(VENV)/.run     ## Pin what deploy/Dockerfile installs, with hashes (ARGS=--upgrade: the newest).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) $(ARGS) pyproject.toml -o deploy/requirements.lock
+	$(LOCK) $(ARGS) deploy/build.in -o deploy/build.lock
 
 clean:           ## Remove the venv, caches and the state of `make run`.
 	rm -rf $(VENV) .natsgate .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

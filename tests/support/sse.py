@@ -164,6 +164,9 @@ class SseClient:
             self.status, self.headers = parse_head(self.head)
             if not self.is_event_stream:
                 self.body = await read_body(self.tcp, self.headers)
+            elif "content-length" in self.headers:  # a proxy's, for lack of a gateway
+                self._parser.feed(await read_body(self.tcp, self.headers))
+                self.ended = True
 
     @property
     def is_event_stream(self) -> bool:
