@@ -67,6 +67,10 @@ def main() -> None:
 @click.option("--listen", help="Where to serve, host:port (NATSGATE_LISTEN).")
 def serve(config: Path | None, listen: str | None) -> None:
     """Run one replica. It listens at once and is ready when NATS and the stream are usable."""
+    import signal
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be served, it would end us: a reload is no reason to
+
     from gateway import logs
     from gateway.server import NotReached
     from gateway.server import serve as run

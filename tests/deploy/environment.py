@@ -6,21 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.settings import Settings, load_settings
-from tests.deploy import unbuilt
 
 
 def accepted(environment: Mapping[str, str], folder: Path, config: Path | None = None) -> Settings:
     """The settings that come of it; one that natsgate does not take raises ConfigError.
 
-    Secrets are files in `folder`. What is not built yet is left out; without authentication there are no tokens.
+    Secrets are files in `folder`.
     """
     secret = folder / "secret"
     secret.write_text("a secret of at least thirty-two bytes", "utf-8")
-    given = {
-        name: str(secret) if name.endswith("_FILE") else value
-        for name, value in environment.items()
-        if not unbuilt.setting(name)
-    }
-    if unbuilt.TOKENS:
-        given |= {"NATSGATE_AUTH": "none", "NATSGATE_INSECURE": "true"}
+    given = {name: str(secret) if name.endswith("_FILE") else value for name, value in environment.items()}
     return load_settings(given, config)

@@ -14,7 +14,6 @@ from gateway.cli import main
 from gateway.core.closing import Closing
 from gateway.settings import Settings
 from publishers.__main__ import main as publishers_main
-from tests.deploy import unbuilt
 from tests.deploy.dashboard import queries
 from tests.deploy.dockerfile import of, stages
 from tests.deploy.environment import accepted
@@ -26,16 +25,6 @@ FILES = list(texts(DEPLOY, K8S))
 PAGES = [(path, text) for path, text in FILES if path.suffix == ".md"]
 
 
-def test_what_is_unbuilt_is_unbuilt(gateway: Gateway) -> None:
-    """The list of what is still to come shrinks as it comes: what exists is taken off it."""
-    assert unbuilt.SETTINGS & set(Settings.model_fields) == set(), "take these off tests/deploy/unbuilt.py"
-    assert unbuilt.METRICS & exposed(gateway) == set(), "take these off tests/deploy/unbuilt.py"
-    tokens_exist = "jwt is not built yet" not in str(Settings.model_fields["auth"].description) and (
-        "`jwt` is not built yet" not in str(Settings.model_fields["auth"].description)
-    )
-    assert unbuilt.TOKENS is not tokens_exist, "set TOKENS of tests/deploy/unbuilt.py to False"
-
-
 @pytest.mark.parametrize(("path", "text"), FILES, ids=[str(path.relative_to(ROOT)) for path, _ in FILES])
 def test_a_setting_that_is_named_exists(path: Path, text: str) -> None:
     """NATSGATE_… in any file; in texts and comments also the bare name."""
@@ -45,7 +34,7 @@ def test_a_setting_that_is_named_exists(path: Path, text: str) -> None:
         if path.suffix == ".md" or line.lstrip().startswith(("#", "-", '"')) or "description:" in line:
             bare = re.findall(r"(?<![\w$./{-])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b", line)
             named |= {name.removesuffix("_FILE").lower() for name in bare if not name.startswith(FOREIGN)}
-    known = set(Settings.model_fields) | unbuilt.SETTINGS | {"token"}
+    known = set(Settings.model_fields) | {"token"}
     assert named <= known
 
 
@@ -79,7 +68,7 @@ def test_a_metric_that_is_asked_for_is_exposed(gateway: Gateway) -> None:
         for name in re.findall(r"\b((?:natsgate|process|python)_\w+)", text)
     }
     assert len(asked) > 20
-    assert asked <= exposed(gateway) | unbuilt.METRICS | {"natsgate_token"}
+    assert asked <= exposed(gateway) | {"natsgate_token"}
 
 
 def test_a_reason_that_is_asked_for_is_one() -> None:

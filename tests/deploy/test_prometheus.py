@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from gateway.core.errors import ConfigError
-from gateway.settings import Settings, load_settings
 from tests.conftest import StartGateway
-from tests.deploy import unbuilt
 from tests.deploy.dashboard import asked, dashboard, queries
 from tests.deploy.prometheus import Prometheus
 from tests.support.eventually import Never, eventually
@@ -32,7 +29,7 @@ from tests.support.ws import ws_client
 ConnectNats = Callable[[str], Awaitable[Client]]
 
 SECRET = "a secret of at least thirty-two bytes"
-DRAIN = {"DRAIN_DELAY_S": 0, "DRAIN_S": 10} if "drain_s" in Settings.model_fields else {}
+DRAIN = {"DRAIN_DELAY_S": 0, "DRAIN_S": 10}
 ROUTES = routes(
     [
         'name = "board"',
@@ -43,15 +40,6 @@ ROUTES = routes(
         'publish = "inbox.project.{id}.{type}"',
     ]
 )
-
-
-def takes_tokens() -> bool:
-    """Whether this gateway has authentication."""
-    try:
-        load_settings({"NATSGATE_AUTH": "jwt", "NATSGATE_JWT_SECRET": SECRET})
-    except ConfigError:
-        return False
-    return True
 
 
 async def everything_happens(
@@ -104,12 +92,10 @@ async def test_two_replicas_are_scraped_and_every_query_answers(
         await start_gateway(nats_url=link.url, METRICS_LISTEN=f"127.0.0.1:{port}", config=ROUTES, settings=DRAIN)
         for port in metrics_ports
     ]
-    strict = None
-    if takes_tokens():
-        metrics_ports.append(free_port())
-        strict = await start_gateway(
-            nats_url=link.url, METRICS_LISTEN=f"127.0.0.1:{metrics_ports[-1]}", AUTH="jwt", JWT_SECRET=SECRET
-        )
+    metrics_ports.append(free_port())
+    strict = await start_gateway(
+        nats_url=link.url, METRICS_LISTEN=f"127.0.0.1:{metrics_ports[-1]}", AUTH="jwt", JWT_SECRET=SECRET
+    )
     prometheus = Prometheus(tmp_path / "prometheus", metrics_ports)
     await asyncio.to_thread(stack.enter_context, prometheus)
 
@@ -120,7 +106,7 @@ async def test_two_replicas_are_scraped_and_every_query_answers(
     await eventually(all_up, "all targets are up", timeout_s=20)
 
     await everything_happens(await connect_nats(own_nats.url), link, replicas[0], strict, own_id)
-    waiting = {expression for _, expression in queries() if not unbuilt.asked_in(expression)}
+    waiting = {expression for _, expression in queries()}
     assert len(waiting) > 30
 
     async def all_answered() -> bool:
@@ -128,10 +114,9 @@ async def test_two_replicas_are_scraped_and_every_query_answers(
         return not waiting
 
     async with AsyncExitStack() as leaving:
-        if "drain_s" in Settings.model_fields:
-            for _ in range(20):  # spread over DRAIN_S: the first ones are counted before the last one ends the replica
-                await leaving.enter_async_context(SseClient(replicas[1].url, f"repo.{own_id}.>"))
-            replicas[1].terminate()
+        for _ in range(20):  # spread over DRAIN_S: the first ones are counted before the last one ends the replica
+            await leaving.enter_async_context(SseClient(replicas[1].url, f"repo.{own_id}.>"))
+        replicas[1].terminate()
         with contextlib.suppress(Never):
             await eventually(all_answered, "each query has data", timeout_s=20)
     assert waiting == set(), "queries without data"

@@ -147,7 +147,7 @@ async def test_a_websocket_of_a_killed_replica_ends(front: Front, own_id: str) -
 async def test_a_roll_loses_nothing(start_front: FrontFactory, nc: Client, own_id: str) -> None:
     """One replica after the other is ended with SIGTERM and started anew at its port, under a flow: every client has
     every event once, and none was refused."""
-    front = await start_front(DRAIN_DELAY_S=2, DRAIN_S=1) if "drain_s" in Settings.model_fields else await start_front()
+    front = await start_front(DRAIN_DELAY_S=2, DRAIN_S=1)
     subject = f"repo.{own_id}.x"
     async with AsyncExitStack() as clients:
         followers = [Follower(lambda: front.relay.url, f"repo.{own_id}.>") for _ in range(10)]
@@ -259,10 +259,6 @@ async def test_the_log_has_no_query(front: Front, own_id: str) -> None:
     assert own_id not in front.proxy.output
 
 
-DRAINS = pytest.mark.xfail("drain_s" not in Settings.model_fields, reason="nothing is drained yet", strict=True)
-
-
-@DRAINS
 async def test_nobody_is_turned_away_while_a_drain_is_announced(start_front: FrontFactory, own_id: str) -> None:
     """For DRAIN_DELAY_S the replica's streams stay and new clients are served. HAProxy asks /readyz, and sends them to
     the other one within that time; nginx does not ask."""
@@ -281,7 +277,6 @@ async def test_nobody_is_turned_away_while_a_drain_is_announced(start_front: Fro
         assert not sse.ended
 
 
-@DRAINS
 async def test_who_is_sent_away_is_taken_elsewhere_at_once(start_front: FrontFactory, nc: Client, own_id: str) -> None:
     """The clients of a replica that drains are told once, and the next connection serves them: least connections does
     not send them back to the one that gets emptier."""
