@@ -31,6 +31,7 @@ class Identity:
     Attributes:
         authenticator: says who is asking.
         failures: refused tokens and origins, by reason.
+        revoked: users whose older tokens are refused.
         jwks: an issuer's keys, to be kept fresh by its `run`; None: there are none.
 
     Raises:
@@ -40,7 +41,7 @@ class Identity:
     def __init__(
         self, settings: Settings, revoked: Revoked, *, random: Random, now: Callable[[], float], log: Logger
     ) -> None:
-        self._revoked = revoked
+        self.revoked = revoked
         self.failures: Counter[AuthFailure] = Counter()
         self.jwks: Jwks | None = None
         if settings.auth == "jwt" and settings.jwks_url is not None:
@@ -60,7 +61,7 @@ class Identity:
                 issuer=settings.jwt_issuer,
                 audiences=settings.jwt_audience,
                 leeway_s=settings.jwt_leeway_s,
-                revoked=self._revoked,
+                revoked=self.revoked,
                 now=time.time,
             )
             ticket_secret = settings.ticket_secret or settings.jwt_secret

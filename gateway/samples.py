@@ -192,6 +192,11 @@ class Samples(Sampler):
             ("outcome",),
         )
         yield Sample(
+            "natsgate_revoked_users",
+            "Users whose older tokens are refused.",
+            {(): len(self._identity.revoked)},
+        )
+        yield Sample(
             "natsgate_memory_limit_bytes",
             "Memory above 90 % of which new connections are turned away, in bytes; 0: no limit.",
             {(): self._memory.limit_bytes},

@@ -25,6 +25,9 @@ MAX_PATTERNS = 256
 MOST_SHOWN = 80
 """Characters of a pattern that go into an error."""
 
+MAX_SUB_BYTES = 256
+"""The longest `sub`: it has to fit into a subject and into the key of its revocation, each byte as three characters."""
+
 Pattern = tuple[str, ...]
 """A NATS pattern, as tokens: `("repo", "42", ">")`."""
 
@@ -132,6 +135,8 @@ def principal_of(claims: Mapping[str, Any]) -> Principal:
     sub = claims.get("sub")
     if not isinstance(sub, str) or not sub:
         raise BadClaims("sub is to be a string that is not empty")
+    if len(sub.encode("utf-8", "surrogatepass")) > MAX_SUB_BYTES:
+        raise BadClaims(f"sub is longer than {MAX_SUB_BYTES} bytes")
     try:
         own = encode_id(sub)
     except InvalidId as error:

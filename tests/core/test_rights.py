@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.core.errors import BadRequest, Forbidden
+from gateway.core.revoked import MAX_KEY_CHARS, key_of
 from gateway.core.rights import EVERYONE, BadClaims, Principal, parse_pattern, principal_of
 from gateway.core.subjects import covers, parse_filter
 from publishers.wire import DEFAULT_ROOTS, decode_id, encode_id
@@ -209,3 +210,11 @@ def test_the_inbox_is_forbidden_by_name() -> None:
     """Asking for it is understood, and refused."""
     with pytest.raises(Forbidden, match="inbox"):
         parse_filter("inbox.>", DEFAULT_ROOTS)
+
+
+def test_a_sub_that_could_not_be_revoked_is_refused() -> None:
+    """A `sub` is at most 256 bytes, so that its key in the bucket of revocations is a key, whatever it holds."""
+    longest = "ä" * 128
+    assert len(key_of(principal_of({"sub": longest}).sub)) <= MAX_KEY_CHARS
+    with pytest.raises(BadClaims, match="256 bytes"):
+        principal_of({"sub": longest + "x"})

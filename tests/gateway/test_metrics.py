@@ -52,6 +52,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "natsgate_replays_total": ("source", "outcome"),
     "natsgate_requests_rejected_total": ("reason",),
     "natsgate_requests_waiting": (),
+    "natsgate_revoked_users": (),
     "natsgate_sent_bytes_total": ("transport",),
 }
 """The names and labels that dashboards may rely on."""
