@@ -226,14 +226,11 @@ async def test_a_frozen_nats_is_away_too(
         assert (await sse.next_message()).json() == {"n": 1}
 
 
-async def test_a_service_that_is_gone_ends_connections(
-    alone: Gateway, own_nats: NatsServer, connect_nats: Callable[[str], Awaitable[Client]], own_id: str
-) -> None:
+async def test_a_service_that_is_gone_ends_connections(served: Gateway, nc: Client, own_id: str) -> None:
     """When it is the service that does not answer any more, and NATS does, the connection ends as overloaded: it is
     never taken for a yes."""
-    nc = await connect_nats(own_nats.url)
     async with Service(nc, "task", ALLOW | {"ttl_s": 1}):
-        sse = SseClient(alone.url, target=f"/tasks/{own_id}", headers=bearer(token()))
+        sse = SseClient(served.url, target=f"/tasks/{own_id}", headers=bearer(token()))
         await sse.open()
         await sse.ready()
     closing = await sse.next_event()

@@ -167,9 +167,13 @@ async def test_after_a_gap_the_state_is_shown_again(
         if len(service.questions) > asked + 1:  # the first one lets the client in
             await answered.wait()
 
-    async def forgotten() -> bool:
-        return (await asyncio.to_thread(purgeable.metrics)).total("natsgate_nats_subscriptions") == 0
+    async def subscriptions() -> float:
+        return (await asyncio.to_thread(purgeable.metrics)).total("natsgate_nats_subscriptions")
 
+    async def forgotten() -> bool:
+        return await subscriptions() == idle
+
+    idle = await subscriptions()
     async with Service(nc, "task", SHOWN) as service:
         async with stream(purgeable, f"/tasks/{own_id}") as first:
             assert await messages(first, 1) == [STATE]

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
-from tests.conftest import StartGateway
 from tests.support.eventually import eventually
 from tests.support.flow import Flow
 from tests.support.gateway import Gateway, routes
@@ -41,6 +40,15 @@ def routed(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) ->
         yield running
 
 
+@pytest.fixture(scope="module")
+def impatient(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with AUTH=jwt that waits for nobody and forgives little."""
+    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET, "AUTH_TIMEOUT_S": 2, "WS_MAX_ERRORS": 2}
+    with Gateway(tmp_path_factory.mktemp("impatient"), nats_server.url, settings) as running:
+        running.wait_ready()
+        yield running
+
+
 async def until(moment: float) -> None:
     """Wait for the clock to show a moment (seconds since the epoch)."""
 
@@ -63,11 +71,10 @@ async def assert_closed(ws: WsClient, code: int, reason: str) -> list[Op]:
 # The first one
 
 
-async def test_a_silent_client_is_closed(start_gateway: StartGateway) -> None:
+async def test_a_silent_client_is_closed(impatient: Gateway) -> None:
     """A client that does not say who it is within AUTH_TIMEOUT_S is closed with 3000 `unauthorized`; one that did in
     time is not."""
-    gateway = await start_gateway(AUTH="jwt", JWT_SECRET=SECRET, AUTH_TIMEOUT_S=1)
-    async with ws_client(gateway.ws_url) as silent, ws_client(gateway.ws_url) as speaking:
+    async with ws_client(impatient.ws_url) as silent, ws_client(impatient.ws_url) as speaking:
         assert silent.hello["authenticated"] is False
         assert (await speaking.request(op="auth", ref=1, token=token()))["op"] == "authenticated"
         assert await assert_closed(silent, 3000, "unauthorized") == []
@@ -114,10 +121,9 @@ async def test_a_malformed_auth_may_be_mended(guarded: Gateway, more: dict[str, 
         assert (await ws.request(op="auth", ref=2, token=token()))["op"] == "authenticated"
 
 
-async def test_before_auth_there_are_pings_and_nothing_else(start_gateway: StartGateway, own_id: str) -> None:
+async def test_before_auth_there_are_pings_and_nothing_else(impatient: Gateway, own_id: str) -> None:
     """Ops before `auth` are refused with `unauthorized`, `ping` is answered; WS_MAX_ERRORS holds before it too."""
-    gateway = await start_gateway(AUTH="jwt", JWT_SECRET=SECRET, WS_MAX_ERRORS=2)
-    async with ws_client(gateway.ws_url) as ws:
+    async with ws_client(impatient.ws_url) as ws:
         assert (await ws.request(op="ping", ref=1))["op"] == "pong"
         for ref in (2, 3):
             answer = await ws.request(op="subscribe", ref=ref, subject=f"repo.{own_id}.>")
@@ -219,10 +225,9 @@ async def test_another_user_cannot_take_a_connection_over(guarded: Gateway, own_
         assert await assert_closed(ws, 3003, "forbidden") == []
 
 
-async def test_refused_renewals_count_as_errors(start_gateway: StartGateway) -> None:
+async def test_refused_renewals_count_as_errors(impatient: Gateway) -> None:
     """Nobody may try tokens on one connection without end: WS_MAX_ERRORS ends it."""
-    gateway = await start_gateway(AUTH="jwt", JWT_SECRET=SECRET, WS_MAX_ERRORS=2)
-    async with ws_client(gateway.ws_url, headers=bearer(token())) as ws:
+    async with ws_client(impatient.ws_url, headers=bearer(token())) as ws:
         for ref in (1, 2):
             assert (await ws.request(op="auth", ref=ref, token="a.b.c"))["code"] == "unauthorized"
         await ws.send(op="auth", ref=3, token="a.b.c")
