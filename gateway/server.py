@@ -40,6 +40,7 @@ from gateway.transports.http_server import HttpServer, Limits, bind
 from gateway.transports.journal import Journal
 from gateway.transports.room import Room
 from gateway.transports.sweep import Sweep
+from gateway.transports.turns import Turns
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, connect_options
 from gateway.upstream.reads import StreamReads
@@ -157,16 +158,20 @@ class Replica:
             later=loop.call_later,
             failed=lambda error: self._log.error("sweep_failed", exc_info=error),
         )
+        self._turns = Turns(loop.call_soon, lambda error: self._log.error("turn_failed", exc_info=error))
+        journal = Journal(self._log, loop.time)
+        self._sweep.add(journal)
         self._room = Room(
             hub=self._hub,
             sweep=self._sweep,
+            turns=self._turns,
             now=loop.time,
             random=random,
             replica=settings.replica,
             readers_changed=self._tap.readers_changed,
             revoked=self._revoked.refuses,
             upstream_up=self._tap.usable.is_set,
-            journal=Journal(self._log, loop.time),
+            journal=journal,
             heartbeat_s=settings.heartbeat_s,
             write_timeout_s=settings.write_timeout_s,
             max_age_s=settings.max_age_s,
@@ -255,6 +260,7 @@ class Replica:
                 self._watchdog.stop()
                 for task in background:
                     task.cancel()
+        self._turns.finish()
         self._log.info("ended")
 
     # Signals
