@@ -6,7 +6,6 @@ import asyncio
 import gc
 import secrets
 import signal
-import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -19,15 +18,17 @@ from gateway import __version__, logs
 from gateway.app import App, Health
 from gateway.auth.services import Services
 from gateway.core.cursor import Cursor
-from gateway.core.errors import ConfigError, GatewayError
+from gateway.core.errors import GatewayError
 from gateway.core.feed import Feeds
 from gateway.core.hub import Hub
 from gateway.core.intake import Intake
 from gateway.core.log import Log
 from gateway.core.revoked import Revoked
 from gateway.core.stream import StreamShape
+from gateway.descriptors import Descriptors
 from gateway.door import Gate
 from gateway.identity import Identity
+from gateway.listening import bound, listen
 from gateway.logs import Seldom, logger
 from gateway.memory import Memory
 from gateway.metrics import Metrics
@@ -36,8 +37,9 @@ from gateway.samples import Samples
 from gateway.settings import Settings
 from gateway.transports.admission import Admission
 from gateway.transports.drain import Drain
-from gateway.transports.http_server import HttpServer, Limits, bind
+from gateway.transports.http_server import HttpServer
 from gateway.transports.journal import Journal
+from gateway.transports.limits import MOST_WAITING, Limits
 from gateway.transports.room import Room
 from gateway.transports.sweep import Sweep
 from gateway.transports.turns import Turns
@@ -46,7 +48,6 @@ from gateway.upstream.connection import NatsConnection, connect_options
 from gateway.upstream.reads import StreamReads
 from gateway.upstream.replay import Replay
 from gateway.upstream.tap import Tap
-from gateway.values import Address
 from gateway.watchdog import Watchdog
 
 SHUTDOWN_S = 2
@@ -97,6 +98,7 @@ class Replica:
         self._reload = Reload(lambda: self._settings, load, self.reloaded, logger())
         self._log = logger()
         random = Random()
+        self._descriptors = Descriptors.raised()
         self._memory = Memory(settings.memory_limit_bytes, loop.time)
         self._revoked = Revoked()
         self._identity = Identity(settings, self._revoked, random=random, now=loop.time, log=self._log)
@@ -160,7 +162,6 @@ class Replica:
         )
         self._turns = Turns(loop.call_soon, lambda error: self._log.error("turn_failed", exc_info=error))
         journal = Journal(self._log, loop.time)
-        self._sweep.add(journal)
         self._room = Room(
             hub=self._hub,
             sweep=self._sweep,
@@ -181,7 +182,7 @@ class Replica:
             ws_max_errors=settings.ws_max_errors,
             inbound_rate=settings.inbound_rate,
             admission=Admission(
-                most=settings.max_connections,
+                most=self._descriptors.most_connections(settings.max_connections, MOST_WAITING, self._log),
                 most_per_sub=settings.max_connections_per_sub,
                 most_per_address=settings.max_connections_per_ip,
                 memory_full=lambda: self._memory.full,
@@ -198,7 +199,16 @@ class Replica:
             wall=time.time,
             random=random,
         )
-        self._limits = Limits(settings.max_header_bytes, settings.request_timeout_s, loop.time, self._room.reject)
+        self._limits = Limits(
+            settings.max_header_bytes,
+            settings.request_timeout_s,
+            self._descriptors.sockets,
+            loop.time,
+            self._room.reject,
+            self._turns,
+        )
+        self._sweep.add(self._limits)
+        self._sweep.add(journal)
         self._metrics = Metrics(
             Samples(
                 self._hub,
@@ -227,16 +237,15 @@ class Replica:
             NotReached: see its class.
         """
         settings = self._settings
-        sock = _listen("LISTEN", settings.listen, settings.write_timeout_s)
+        sock = listen("LISTEN", settings.listen, settings.write_timeout_s)
         metrics_sock = None
         if settings.metrics_listen is not None and settings.metrics_listen != settings.listen:
-            metrics_sock = _listen("METRICS_LISTEN", settings.metrics_listen, settings.write_timeout_s)
+            metrics_sock = listen("METRICS_LISTEN", settings.metrics_listen, settings.write_timeout_s)
         page = self._metrics.page
         self._app = App(self._room, self._gate, Health(self.readiness, page if metrics_sock is None else None))
-        self._sweep.add(self._limits)
         server = HttpServer(self._app, self._limits, on_signal=self._signalled, graceful_s=SHUTDOWN_S)
         self._server = server
-        self._log.info("listening", url=f"http://{_bound(sock)}", replica=settings.replica, version=__version__)
+        self._log.info("listening", url=f"http://{bound(sock)}", replica=settings.replica, version=__version__)
         gc.freeze()  # what lives as long as the process need not be walked by every collection
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload.run)
         self._watchdog.start()
@@ -253,7 +262,7 @@ class Replica:
                 page_app = App.metrics_only(page)
                 aside = HttpServer(page_app, self._limits, on_signal=None, graceful_s=0)
                 background.append(tasks.create_task(aside.serve([metrics_sock])))
-                self._log.info("metrics_listening", url=f"http://{_bound(metrics_sock)}/metrics")
+                self._log.info("metrics_listening", url=f"http://{bound(metrics_sock)}/metrics")
             try:
                 await server.serve([sock])
             finally:
@@ -295,7 +304,7 @@ class Replica:
         room.ws_max_message_bytes = settings.ws_max_message_bytes
         room.ws_max_errors = settings.ws_max_errors
         room.inbound_rate = settings.inbound_rate
-        room.admission.most = settings.max_connections
+        room.admission.most = self._descriptors.most_connections(settings.max_connections, MOST_WAITING, self._log)
         room.admission.most_per_sub = settings.max_connections_per_sub
         room.admission.most_per_address = settings.max_connections_per_ip
         self._memory.set_limit(settings.memory_limit_bytes)
@@ -362,21 +371,6 @@ def _period_s(settings: Settings) -> float:
     times = (settings.heartbeat_s, settings.ws_ping_s, settings.ws_pong_timeout_s)
     limits = (settings.write_timeout_s, settings.request_timeout_s)
     return min(1.0, *(time_s / 4 for time_s in times), *(limit_s / 4 for limit_s in limits if limit_s))
-
-
-def _listen(name: str, address: Address, write_timeout_s: float) -> socket.socket:
-    try:
-        return bind(address.host, address.port, write_timeout_s=write_timeout_s)
-    except OSError as error:
-        raise ConfigError(
-            f"NATSGATE_{name}: cannot listen on {address}: {error.strerror or error}; "
-            "another program may have that port: choose another one, or 0 for any"
-        ) from None
-
-
-def _bound(sock: socket.socket) -> Address:
-    host, port = sock.getsockname()[:2]
-    return Address(host=host, port=port)
 
 
 def serve(settings: Settings, load: Callable[[], Settings]) -> None:

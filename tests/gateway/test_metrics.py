@@ -27,6 +27,7 @@ LABELS: dict[str, set[str]] = {
     "natsgate_auth_failures_total": {"reason"},
     "natsgate_memory_limit_bytes": set(),
     "natsgate_memory_used_bytes": set(),
+    "natsgate_admitted": {"what"},
     "natsgate_requests_waiting": set(),
     "natsgate_build_info": {"version", "python"},
     "natsgate_connections": {"transport", "route"},
