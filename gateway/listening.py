@@ -1,4 +1,4 @@
-"""Listening: the sockets that the settings ask for."""
+"""Listening: the sockets that clients connect to, and what is said when an address cannot be had."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from gateway.values import Address
 
 
 def listen(name: str, address: Address, write_timeout_s: float) -> socket.socket:
-    """A listening socket.
-
-    Args:
-        name: the setting that the address is from.
-        address: the address; port 0 is any free one.
-        write_timeout_s: see `bind`.
+    """A listening socket; see `bind`. `name`: the setting that the address is from.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: the address cannot be had.
     """
     try:
         return bind(address.host, address.port, write_timeout_s=write_timeout_s)

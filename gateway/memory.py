@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import re
 from collections.abc import Callable
@@ -13,7 +15,10 @@ WATERMARK = 0.9
 LOOK_S = 0.5
 """How old a reading may be."""
 
-_CGROUP = Path("/sys/fs/cgroup")
+GIVE_BACK_S = 10.0
+"""How often, above the watermark, what is free within the process is given back to the system."""
+
+_ROOT, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _NO_LIMIT_BYTES = 2**60
 """What cgroup v1 says where there is no limit lies above this."""
@@ -25,22 +30,29 @@ class Memory:
     Args:
         limit_bytes: the limit; None: the cgroup's, if it has one; 0: none.
         now: monotonic seconds.
+        root: where cgroups are mounted.
+        own: the file that says which of them is ours (cgroups(7)).
 
     Attributes:
         limit_bytes: the limit in force; 0: none.
     """
 
-    def __init__(self, limit_bytes: int | None, now: Callable[[], float]) -> None:
+    def __init__(
+        self, limit_bytes: int | None, now: Callable[[], float], *, root: Path = _ROOT, own: Path = _OWN
+    ) -> None:
         self._now = now
-        self._read_at = float("-inf")
+        self._root = root
+        self._own = own
+        self._read_at = self._gave_back_at = float("-inf")
         self._used = 0
         self.limit_bytes = 0
         self.set_limit(limit_bytes)
 
     def set_limit(self, limit_bytes: int | None) -> None:
         """Go by another limit from now on; see the class."""
-        self._group = _group() if limit_bytes is None else None
+        self._group = _group(self._root, self._own) if limit_bytes is None else None
         self.limit_bytes = limit_bytes if limit_bytes is not None else _limit_of(self._group)
+        self._read_at = float("-inf")
 
     @property
     def used_bytes(self) -> int:
@@ -53,8 +65,23 @@ class Memory:
 
     @property
     def full(self) -> bool:
-        """Whether new connections are to be turned away."""
-        return bool(self.limit_bytes) and self.used_bytes > WATERMARK * self.limit_bytes
+        """Whether new connections are to be turned away.
+
+        What connections held that are gone stays with the process, in garbage that nobody has collected and in free
+        pieces between others. Nobody new would be taken in ever again, so it is given back first."""
+        most = WATERMARK * self.limit_bytes
+        if most and self.used_bytes > most and self._now() - self._gave_back_at >= GIVE_BACK_S:
+            self._gave_back_at = self._now()
+            _give_back()
+            self._read_at = float("-inf")
+        return bool(most) and self.used_bytes > most
+
+
+def _give_back() -> None:
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; other libraries need none, or have none
+    if trim is not None:
+        trim(0)
 
 
 def _resident() -> int:
@@ -64,16 +91,27 @@ def _resident() -> int:
         return 0  # not Linux: then there is no watermark
 
 
-def _group() -> Path | None:
-    """The folder of our cgroup (v2), or the one of cgroup v1's memory controller."""
+def _group(root: Path, own: Path) -> Path | None:
+    """The folder of the innermost of our cgroups that has a limit. In a container ours is the root, whatever its name
+    is outside."""
     try:
-        ours = re.search(r"^0::(/.*)$", Path("/proc/self/cgroup").read_text("utf-8"), re.MULTILINE)
+        lines = own.read_text("utf-8").splitlines()
     except OSError:
         return None
-    candidates = [_CGROUP / ours[1].lstrip("/")] if ours is not None else []
-    for folder in (*candidates, _CGROUP, _CGROUP / "memory"):
-        if _limit_of(folder):
-            return folder
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top = root  # cgroup v2
+        elif "memory" in controllers.split(","):
+            top = root / "memory"  # cgroup v1
+        else:
+            continue
+        innermost = top / path.lstrip("/")
+        for folder in (innermost, *innermost.parents):
+            if _limit_of(folder):
+                return folder
+            if folder == top:
+                break
     return None
 
 

@@ -13,7 +13,7 @@ from gateway.door import Gate
 from gateway.identity import Identity
 from gateway.memory import Memory
 from gateway.metrics import Sample, Sampler
-from gateway.transports.http_server import Limits
+from gateway.transports.limits import Limits
 from gateway.transports.room import Room
 from gateway.upstream.connection import NatsConnection
 from gateway.upstream.replay import Replay
@@ -95,6 +95,12 @@ class Samples(Sampler):
             "natsgate_requests_waiting",
             "Connections whose request is not whole yet.",
             {(): len(self._limits.waiting)},
+        )
+        yield Sample(
+            "natsgate_admitted",
+            "What counts against the limits of connections: them, and the users and addresses that they are of.",
+            _by_one(room.admission.counts),
+            ("what",),
         )
         yield Sample(
             "natsgate_feeds",

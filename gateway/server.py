@@ -7,7 +7,7 @@ import gc
 import secrets
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import datetime
 from random import Random
 from typing import Any
@@ -17,6 +17,7 @@ import uvloop
 from gateway import __version__, logs
 from gateway.app import App, Health
 from gateway.auth.services import Services
+from gateway.background import end
 from gateway.core.cursor import Cursor
 from gateway.core.errors import GatewayError
 from gateway.core.feed import Feeds
@@ -24,6 +25,7 @@ from gateway.core.hub import Hub
 from gateway.core.intake import Intake
 from gateway.core.log import Log
 from gateway.core.revoked import Revoked
+from gateway.descriptors import Descriptors
 from gateway.door import Gate
 from gateway.identity import Identity
 from gateway.listening import bound, listen
@@ -37,10 +39,12 @@ from gateway.samples import Samples
 from gateway.settings import Settings
 from gateway.transports.admission import Admission
 from gateway.transports.drain import Drain
-from gateway.transports.http_server import HttpServer, Limits
+from gateway.transports.http_server import HttpServer
 from gateway.transports.journal import Journal
+from gateway.transports.limits import MOST_WAITING, Limits
 from gateway.transports.room import Room
 from gateway.transports.sweep import Sweep
+from gateway.transports.turns import Turns
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection
 from gateway.upstream.reads import StreamReads
@@ -51,9 +55,6 @@ from gateway.watchdog import Watchdog
 
 SHUTDOWN_S = 2
 """How long requests may take to be answered at the end, when all connections have gone."""
-
-CANCEL_AGAIN_S = 1.5
-"""How long what runs in the background may take to end; longer than NATS is given to close its connections."""
 
 
 class NotReached(GatewayError):
@@ -75,6 +76,7 @@ class Replica:
         self._reload = Reload(lambda: self._settings, load, self.reloaded, logger())
         self._log = logger()
         random = Random()
+        self._descriptors = Descriptors.raised()
         self._memory = Memory(settings.memory_limit_bytes, loop.time)
         self._revoked = Revoked()
         self._identity = Identity(settings, self._revoked, random=random, now=loop.time, log=self._log)
@@ -141,9 +143,12 @@ class Replica:
             later=loop.call_later,
             failed=lambda error: self._log.error("sweep_failed", exc_info=error),
         )
+        self._turns = Turns(loop.call_soon, lambda error: self._log.error("turn_failed", exc_info=error))
+        journal = Journal(self._log, loop.time)
         self._room = Room(
             hub=self._hub,
             sweep=self._sweep,
+            turns=self._turns,
             now=loop.time,
             defer=loop.call_soon,
             random=random,
@@ -151,7 +156,7 @@ class Replica:
             readers_changed=self._tap.readers_changed,
             revoked=self._revoked.refuses,
             upstream_up=self._tap.usable.is_set,
-            journal=Journal(self._log, loop.time),
+            journal=journal,
             heartbeat_s=settings.heartbeat_s,
             write_timeout_s=settings.write_timeout_s,
             max_age_s=settings.max_age_s,
@@ -161,7 +166,7 @@ class Replica:
             ws_max_errors=settings.ws_max_errors,
             inbound_rate=settings.inbound_rate,
             admission=Admission(
-                most=settings.max_connections,
+                most=self._descriptors.most_connections(settings.max_connections, MOST_WAITING, self._log),
                 most_per_sub=settings.max_connections_per_sub,
                 most_per_address=settings.max_connections_per_ip,
                 memory_full=lambda: self._memory.full,
@@ -184,7 +189,16 @@ class Replica:
             wall=time.time,
             random=random,
         )
-        self._limits = Limits(settings.max_header_bytes, settings.request_timeout_s, loop.time, self._room.reject)
+        self._limits = Limits(
+            settings.max_header_bytes,
+            settings.request_timeout_s,
+            self._descriptors.sockets,
+            loop.time,
+            self._room.reject,
+            self._turns,
+        )
+        self._sweep.add(self._limits)
+        self._sweep.add(journal)
         self._metrics = Metrics(
             Samples(
                 self._hub,
@@ -228,7 +242,6 @@ class Replica:
             self._draining,
         )
         self._app = App(self._room, self._gate, Health(readiness.now, page if metrics_sock is None else None))
-        self._sweep.add(self._limits)
         server = HttpServer(self._app, self._limits, on_signal=self._signalled, graceful_s=SHUTDOWN_S)
         self._server = server
         self._log.info("listening", url=f"http://{bound(sock)}", replica=settings.replica, version=__version__)
@@ -256,6 +269,7 @@ class Replica:
             finally:
                 self._watchdog.stop()
                 await end(background)
+        self._turns.finish()
         self._log.info("ended")
 
     # Signals
@@ -291,7 +305,7 @@ class Replica:
         room.ws_max_message_bytes = settings.ws_max_message_bytes
         room.ws_max_errors = settings.ws_max_errors
         room.inbound_rate = settings.inbound_rate
-        room.admission.most = settings.max_connections
+        room.admission.most = self._descriptors.most_connections(settings.max_connections, MOST_WAITING, self._log)
         room.admission.most_per_sub = settings.max_connections_per_sub
         room.admission.most_per_address = settings.max_connections_per_ip
         self._memory.set_limit(settings.memory_limit_bytes)
@@ -352,16 +366,6 @@ class Replica:
         held = self._seldom.due(reason)
         if held is not None:
             self._log.warning("message_dropped", reason=reason, subject=subject[:200], held_back=held)
-
-
-async def end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended. Once is not enough: `asyncio.wait_for` of Python 3.11, on which nats-py
-    stands, loses a cancellation that comes in the same moment as what it waits for."""
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
 
 
 def _period_s(settings: Settings) -> float:

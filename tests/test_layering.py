@@ -34,9 +34,9 @@ ROOMS = {
 """The shell's rooms: they do not import each other, they meet in `gateway.app` and `gateway.server`."""
 
 COMPOSING = {
-    "gateway.app", "gateway.cors", "gateway.door", "gateway.identity", "gateway.listening", "gateway.nats_settings",
-    "gateway.readiness", "gateway.reload", "gateway.replies", "gateway.routing", "gateway.samples", "gateway.server",
-    "gateway.cli", "gateway.commands", "gateway.dev", "gateway.__main__",
+    "gateway.app", "gateway.background", "gateway.cors", "gateway.door", "gateway.identity", "gateway.listening",
+    "gateway.nats_settings", "gateway.readiness", "gateway.reload", "gateway.replies", "gateway.routing",
+    "gateway.samples", "gateway.server", "gateway.cli", "gateway.commands", "gateway.dev", "gateway.__main__",
 }  # fmt: skip
 LARGEST_LINES = 400
 

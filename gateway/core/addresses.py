@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 IPV6_SITE_BITS = 64
 """A site's own part of its IPv6 addresses: whoever has one has all of them, so limits count them as one."""
+
+KEPT_KEYS = 4096
+"""Addresses whose key is remembered: each connection asks for it several times."""
 
 MAX_HOPS = 32
 """The most entries of `X-Forwarded-For` that are looked at, from the right."""
@@ -38,8 +42,8 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
         forwarded: the values of `X-Forwarded-For`, in the order of the headers.
         trusted: our proxies.
     """
-    hop = _parse(peer)
-    if hop is None or not trusted or not _within(hop, trusted):
+    hop = _parse(peer) if trusted else None
+    if hop is None or not _within(hop, trusted):
         return peer
     hops = [part.strip() for value in forwarded for part in value.split(",")][-MAX_HOPS:]
     for text in reversed(hops):
@@ -52,12 +56,13 @@ def client_address(peer: str, forwarded: Sequence[str], trusted: Sequence[Networ
     return str(hop)
 
 
+@lru_cache(KEPT_KEYS)
 def limit_key(address: str) -> str:
-    """What an address is counted as: itself, or its site where it is IPv6."""
+    """What an address is counted as: itself, or its site where it is IPv6. What is no address is itself."""
     found = _parse(address)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((int(found) >> 64 << 64, IPV6_SITE_BITS)))
-    return address
+    return address if found is None else str(found)
 
 
 def _parse(text: str) -> Address | None:

@@ -32,6 +32,11 @@ class Admission:
         self._by_address: Counter[str] = Counter()
         self.leaving = False
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many connections, those at the door too, and how many users and addresses are counted."""
+        return {"connections": self._inside, "subs": len(self._by_sub), "addresses": len(self._by_address)}
+
     @contextmanager
     def entering(self, address: str) -> Iterator[None]:
         """Somebody is at the door: counted as inside for as long as it is looked at.

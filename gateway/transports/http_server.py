@@ -20,7 +20,6 @@ import math
 import socket
 import sys
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Any, cast
@@ -34,6 +33,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from gateway.core.response_headers import OF_DATA
 from gateway.transports.connection import Connection
+from gateway.transports.limits import KEEP_ALIVE_S, MOST_PIPELINED, Limits
 
 DETACH = "natsgate.detach"
 """The scope extension: a callable that takes a `Connection` and returns nothing."""
@@ -50,11 +50,19 @@ KERNEL_PATIENCE_S = 10.0
 EARLY_BYTES = 128 * 1024
 """What a WebSocket client may send before its connection is served; more ends it."""
 
-MOST_WAITING = 4096
-"""Connections whose request is not whole yet. Some 20 KiB each, they take 80 MiB at most."""
+RECEIVE_BUFFER_BYTES = 64 * 1024
+"""SO_RCVBUF of each connection (the kernel doubles it). Left alone, Linux grows it to 6 MiB per client that we do not
+read on; and what comes in is small."""
+
+PIECE_BYTES = 16 * 1024
+"""What is parsed before limits are looked at: a read may bring more than they allow."""
 
 BACKLOG = 4096
 """Connections that wait to be accepted: the herd of a restart comes at once."""
+
+ACCEPTS_A_TURN = 16
+"""Connections accepted in one turn of the loop. libuv takes one for each listening descriptor; when events go to
+thousands of clients a turn is long, and at one each a herd would wait for minutes."""
 
 
 # uvicorn hands the head of a WebSocket handshake to websockets, whose own limits are narrower (8 KiB a line, 128
@@ -76,49 +84,6 @@ class _Gone:
         """There is nobody to write to."""
 
 
-@dataclass
-class Limits:
-    """What one request may cost before anybody looks at it. uvicorn and httptools have no such limits. They may change
-    while the server runs.
-
-    Attributes:
-        header_bytes: request line and headers; 0 means no limit.
-        request_s: from the connection (or the first byte of a later request) to the whole request; 0 means no limit.
-        now: monotonic seconds.
-        refused: told of the reason of each refusal.
-        waiting: connections whose request is not whole yet, the oldest first. They leave it at once when it is: what
-            held on to them would keep every one of a herd in memory.
-    """
-
-    header_bytes: int
-    request_s: float
-    now: Callable[[], float]
-    refused: Callable[[str], None]
-    waiting: dict[HttpProtocol, None] = field(default_factory=dict)
-
-    @property
-    def gone(self) -> bool:
-        """For the sweep: these limits hold as long as the server runs."""
-        return False
-
-    def swept(self, now: float) -> None:
-        """For the sweep: requests that are not whole in time end their connections."""
-        for each in [each for each in self.waiting if now >= each.due]:
-            del self.waiting[each]
-            each.too_late()
-
-    def wait_for(self, each: HttpProtocol) -> None:
-        """A connection begins to wait for a request. Where too many do, the oldest is given up: those who mean it are
-        done in no time, and those who only hold the door are the oldest."""
-        self.waiting.pop(each, None)
-        self.waiting[each] = None
-        if len(self.waiting) > MOST_WAITING:
-            oldest = next(iter(self.waiting))
-            del self.waiting[oldest]
-            self.refused("too_many_waiting")
-            oldest.transport.abort()
-
-
 _REFUSALS = {
     400: ("bad_http", "Bad Request", "This is no HTTP/1.1 request."),
     426: (
@@ -127,6 +92,11 @@ _REFUSALS = {
         "WebSocket is served in version 13 (RFC 6455); send Sec-WebSocket-Version: 13.",
     ),
     408: ("request_timeout", "Request Timeout", "The request did not come in time."),
+    429: (
+        "too_many_pipelined",
+        "Too Many Requests",
+        "More requests came at once than this server takes; wait for the answers.",
+    ),
     431: (
         "headers_too_large",
         "Request Header Fields Too Large",
@@ -149,36 +119,63 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self._head_bytes = 0
+        self._beside_body = 0  # what came of this request that is not its body
         self._in_head = True
         self._refusal = 400
-        self._wait_for_request()
+        self._answering: RequestResponseCycle | None = None
+        self._set_due(self.limits.request_s)
+        self.limits.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.limits.waiting.pop(self, None)
         super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._answering is not None:  # uvicorn tells the newest request only
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
-    def _wait_for_request(self) -> None:
-        self.due = self.limits.now() + self.limits.request_s if self.limits.request_s else math.inf
-        self.limits.wait_for(self)
+    @property
+    def peer(self) -> str:
+        """The address that is connected to us."""
+        return self.client[0] if self.client else ""
+
+    def _set_due(self, within_s: float) -> None:
+        self.due = self.limits.now() + within_s if within_s else math.inf
 
     def too_late(self) -> None:
         """The request did not come in time."""
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        if self._head_bytes or (cycle is not None and not cycle.response_started):
+        if self._beside_body and (self._in_head or not self.cycle.response_complete):
             self._refuse(408)
         else:
-            self.transport.close()
+            self.transport.close()  # it has not begun, or has its answer already
+
+    def give_up(self) -> None:
+        """Somebody has to go."""
+        self.transport.abort()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self._wait_for_request()
+        self._set_due(self.limits.request_s)
+        self.limits.wait_for(self)
 
     def on_message_complete(self) -> None:
         self.limits.waiting.pop(self, None)
-        self._head_bytes = 0
+        self._beside_body = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # the sweep has its time: no timer each
+        if not self.pipeline:
+            self._answering = None
+            if self not in self.limits.waiting and not self.transport.is_closing():
+                self._set_due(KEEP_ALIVE_S)
+                self.limits.wait_for(self)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def handle_websocket_upgrade(self) -> None:
         self.limits.waiting.pop(self, None)
@@ -194,42 +191,55 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if self.limits.header_bytes and size > self.limits.header_bytes:
-            self._refusal = 431
-            raise ValueError("headers too large")  # httptools stops parsing and reports it to data_received
+            self._stop_parsing(431)
+        if len(self.pipeline) >= MOST_PIPELINED:
+            self._stop_parsing(429)
         super().on_headers_complete()
         # Of this request's cycle: a pipelined one may have taken its place by the time the endpoint runs.
         detach = partial(self._detach, self.cycle)
         self.scope["extensions"] = cast("dict[str, dict[object, object]]", {DETACH: detach})
 
+    def _stop_parsing(self, status: int) -> None:
+        self._refusal = status
+        raise ValueError(status)  # httptools stops and reports it to whoever feeds it
+
+    def on_body(self, body: bytes) -> None:
+        self._beside_body -= len(body)
+        super().on_body(body)
+
     def data_received(self, data: bytes) -> None:
+        for at in range(0, len(data), PIECE_BYTES):
+            if not self._parse(data[at : at + PIECE_BYTES], data[at + PIECE_BYTES :]):
+                return
+
+    def _parse(self, data: bytes, behind: bytes) -> bool:
+        """Take a piece of what came, of which there is more; whether that is for this parser, too."""
         # As uvicorn's, but what a WebSocket client sent right behind its handshake is not forgotten.
-        self._unset_keepalive_if_required()
+        self._beside_body += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
-                self.handle_websocket_upgrade()
-                rest = data[upgrade.args[0] :]
-                protocol = self.transport.get_protocol()
-                if rest and isinstance(protocol, WebSocketProtocol):
-                    protocol.data_received(rest)
-            else:
+            if not self._should_upgrade():
                 self._unsupported_upgrade_warning()
+                return True
+            self.handle_websocket_upgrade()
+            rest = data[upgrade.args[0] :] + behind
+            protocol = self.transport.get_protocol()
+            if rest and isinstance(protocol, WebSocketProtocol):  # else the handshake was refused
+                protocol.data_received(rest)
+            return False
         except httptools.HttpParserError:
             self._refuse(self._refusal)
-        else:
-            cycle = cast("RequestResponseCycle | None", self.cycle)
-            if (cycle is None or cycle.response_complete) and self not in self.limits.waiting:
-                self._wait_for_request()  # a stray line break stopped the keep-alive timer and began no request
-            if self._in_head:
-                self._head_bytes += len(data)
-                if self.limits.header_bytes and self._head_bytes > self.limits.header_bytes:
-                    self._refuse(431)
+            return False
+        if self.limits.header_bytes and self._beside_body > self.limits.header_bytes:
+            self._refuse(431)
+            return False
+        return not self.transport.is_closing()
 
     def _refuse(self, status: int) -> None:
         """Answer what uvicorn never gets to see, as `application/problem+json` (RFC 9457), and close."""
         reason, title, detail = _REFUSALS[status]
-        self.limits.refused(reason)
+        self.limits.refused(reason, self.peer)
         content = b'{"type":"about:blank","title":"%b","status":%d,"detail":"%b"}' % (
             title.encode("ascii"),
             status,
@@ -248,6 +258,7 @@ class HttpProtocol(HttpToolsProtocol):
             )
         )
         self.transport.close()
+        self.limits.waiting.pop(self, None)
 
     def _detach(self, cycle: RequestResponseCycle, connection: Connection) -> None:
         cycle.disconnected = True
@@ -321,6 +332,7 @@ def bind(host: str, port: int, *, write_timeout_s: float = 0) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if sys.platform == "linux":
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
@@ -360,11 +372,18 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                backlog=BACKLOG,  # it listens anew, with its own number
                 timeout_graceful_shutdown=graceful_s,
             )
         )
+        limits.open.append(self.server_state.connections)
         self._on_signal = on_signal
         self._loop = asyncio.get_running_loop()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve on listening sockets, which it closes at its end."""
+        given = sockets or []
+        await super().serve([*given, *(each.dup() for each in given for _ in range(ACCEPTS_A_TURN - 1))])
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -1,16 +1,31 @@
-"""The journal: a log line when a connection begins and one when it ends, and what was refused, now and then."""
+"""The journal: a log line when a connection begins and one when it ends, and what was refused, now and then.
+
+Lines are bounded, or whoever connects and vanishes in a loop would fill the disk. What one address has too many of is
+held back first, so that the others' lines are not lost in it.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gateway.core.addresses import limit_key
 from gateway.core.closing import Closing
 from gateway.core.reader import Tally
 from gateway.logs import Logger, Seldom, heard
 
 if TYPE_CHECKING:
     from gateway.transports.connection import Connection
+
+WINDOW_S = 10.0
+"""Over how long lines are counted."""
+
+LINES, LINES_OF_ONE = 5000, 1000
+"""Lines about connections in that time: of all, and of one address (one /64 of IPv6). Some 250 bytes each."""
+
+NAMED = 3
+"""Addresses that are named when lines were held back: those with the most of them."""
 
 
 class Journal:
@@ -25,10 +40,15 @@ class Journal:
         self._log = log
         self._now = now
         self._seldom = Seldom(now)
+        self._ends_at = now() + WINDOW_S
+        self._lines = 0
+        self._of: Counter[str] = Counter()  # at most LINES addresses: beyond that none is added
+        self._held: Counter[str] = Counter()
+        self._held_of_others = 0
 
     def opened(self, connection: Connection) -> None:
         """A connection begins."""
-        if heard("info"):
+        if heard("info") and self._room_for(connection.remote):
             self._log.info(
                 "connection_opened",
                 connection=connection.id,
@@ -40,7 +60,7 @@ class Journal:
 
     def closed(self, connection: Connection, why: Closing, tally: Tally) -> None:
         """A connection ends. `tally`: what it was written."""
-        if heard("info"):
+        if heard("info") and self._room_for(connection.remote):
             self._log.info(
                 "connection_closed",
                 connection=connection.id,
@@ -61,3 +81,37 @@ class Journal:
         held = self._seldom.due(reason)
         if held is not None:
             self._log.info("request_rejected", reason=reason, remote=remote, held_back=held)
+
+    def _room_for(self, remote: str) -> bool:
+        """Whether there may be one more line about this address now."""
+        key = limit_key(remote)
+        if self._lines < LINES and self._of[key] < LINES_OF_ONE:
+            self._lines += 1
+            self._of[key] += 1
+            return True
+        if key in self._of:
+            self._held[key] += 1
+        else:
+            self._held_of_others += 1
+        return False
+
+    # For the sweep
+
+    @property
+    def gone(self) -> bool:
+        """It stays as long as the gateway runs."""
+        return False
+
+    def swept(self, now: float) -> None:
+        """When the window is over: say what was held back in it, and begin the next one."""
+        if now < self._ends_at:
+            return
+        held = self._held.total() + self._held_of_others
+        if held:
+            self._log.warning(
+                "connection_lines_held_back", lines=held, within_s=WINDOW_S, most_of=dict(self._held.most_common(NAMED))
+            )
+        self._ends_at = now + WINDOW_S
+        self._lines = self._held_of_others = 0
+        self._of.clear()
+        self._held.clear()

@@ -16,6 +16,7 @@ from gateway.core.rights import Principal
 from gateway.transports.admission import Admission
 from gateway.transports.journal import Journal
 from gateway.transports.sweep import Sweep
+from gateway.transports.turns import Turns
 
 
 @dataclass(slots=True)
@@ -25,6 +26,7 @@ class Room:
     Attributes:
         hub: moves their readers.
         sweep: looks at each of them about once a second.
+        turns: spreads what many of them need done in one moment.
         now: monotonic seconds.
         defer: calls a callable in the next turn of the loop.
         random: for jitter.
@@ -44,6 +46,7 @@ class Room:
 
     hub: Hub
     sweep: Sweep
+    turns: Turns
     now: Callable[[], float]
     defer: Callable[[Callable[[], None]], object]
     random: Random

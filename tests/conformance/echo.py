@@ -19,7 +19,8 @@ from starlette.websockets import WebSocket
 from gateway.core import frames
 from gateway.core.dialect import RAW
 from gateway.core.errors import ClientError
-from gateway.transports.http_server import DETACH, HttpServer, Limits, bind
+from gateway.transports.http_server import DETACH, HttpServer, bind
+from gateway.transports.limits import Limits
 from gateway.transports.room import Room
 from gateway.transports.ws import WebSocketConnection
 from tests.support.wire import OpenDoor, make_room
@@ -57,7 +58,14 @@ async def serve(port: int, kind: type[EchoConnection] = EchoConnection) -> None:
         await websocket.accept()
         websocket.scope["extensions"][DETACH](kind(room))
 
-    limits = Limits(header_bytes=2**14, request_s=10, now=room.now, refused=lambda reason: None)
+    limits = Limits(
+        header_bytes=2**14,
+        request_s=10,
+        most_sockets=0,
+        now=room.now,
+        refused=lambda reason, peer: None,
+        turns=room.turns,
+    )
     room.sweep.add(limits)
 
     def stop() -> None:

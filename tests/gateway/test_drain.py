@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from nats.aio.client import Client
 
-from gateway.server import end
+from gateway.background import end
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet, histogram

@@ -24,6 +24,7 @@ from tests.support.sse import SseClient
 from tests.support.ws import ws_client
 
 LABELS: dict[str, tuple[str, ...]] = {
+    "natsgate_admitted": ("what",),
     "natsgate_auth_cache_bytes": ("cache",),
     "natsgate_auth_failures_total": ("reason",),
     "natsgate_build_info": ("version", "python"),

@@ -15,6 +15,7 @@ from gateway.core.log import Log
 from gateway.core.reader import Tally
 from gateway.core.subjects import Filter, parse_filter
 from gateway.logs import logger
+from gateway.transports import turns as works
 from gateway.transports.admission import Admission
 from gateway.transports.connection import Connection
 from gateway.transports.journal import Journal
@@ -140,6 +141,7 @@ def make_room(
         readers_changed=lambda: None,
         upstream_up=lambda: True,
         revoked=lambda principal: False,
+        turns=works.Turns(defer, failed),
         journal=Unwritten(logger(), now),
         max_age_s=0,
         inbound_rate=0,

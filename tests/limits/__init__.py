@@ -1,0 +1,1 @@
+"""Limits: each with its refusal, its metric and its default."""
