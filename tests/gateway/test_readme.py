@@ -122,3 +122,17 @@ async def read_lines(tcp: TcpStream, lines: list[str]) -> None:
             if got and not re.fullmatch("[0-9a-f]+", got):
                 break  # neither the size of a chunk nor an empty line
         assert fits(expected, got), f"the page shows {expected}, the gateway says {got}"
+
+
+def test_the_tests_of_the_threat_model_exist() -> None:
+    """Each test that the threat model names is one."""
+    model = PAGE[PAGE.index("### Threat model") :].split("\n## ", 1)[0]
+    named = set(re.findall(r"`(test_\w+)`", model))
+    tests = Path(__file__).parent.parent
+    written_down = {
+        name
+        for path in tests.rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)\(", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 25
+    assert named <= written_down
