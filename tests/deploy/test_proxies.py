@@ -281,9 +281,10 @@ async def test_nobody_is_turned_away_while_a_drain_is_announced(start_front: Fro
         assert not sse.ended
 
 
-async def test_who_is_sent_away_is_taken_elsewhere_at_once(start_front: FrontFactory, nc: Client, own_id: str) -> None:
-    """The clients of a replica that drains are told once, and the next connection serves them: least connections does
-    not send them back to the one that gets emptier."""
+async def test_who_is_sent_away_is_taken_elsewhere(start_front: FrontFactory, nc: Client, own_id: str) -> None:
+    """The clients of a replica that drains end up on the other one, with what comes then. HAProxy, which asks /readyz,
+    takes them there at once; nginx, which does not, may send some back to the one that gets emptier, which tells them
+    to come again until it has gone."""
     front = await start_front(DRAIN_DELAY_S=2.5, DRAIN_S=5)
     async with AsyncExitStack() as clients:
         followers = [Follower(lambda: front.relay.url, f"repo.{own_id}.>") for _ in range(20)]
@@ -292,8 +293,9 @@ async def test_who_is_sent_away_is_taken_elsewhere_at_once(start_front: FrontFac
             await follower.until_ready()
         front.replicas["one"].terminate()
         assert await asyncio.to_thread(front.replicas["one"].wait, timeout_s=20) == 0
-        for follower in followers:
-            assert len(follower.told_of("closing")) <= 1
+        if front.proxy.name == "haproxy":
+            for follower in followers:
+                assert len(follower.told_of("closing")) <= 1
         await publish(nc, f"repo.{own_id}.x", '{"n":1}')
         for follower in followers:
             await follower.until_heard(1)
