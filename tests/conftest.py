@@ -64,6 +64,7 @@ class StartGateway(Protocol):
         nats_url: str | None = None,
         ready: bool = True,
         variables: Mapping[str, str] | None = None,
+        open_files: tuple[int, int] | None = None,
         settings: Mapping[str, object] | None = None,
         **more: object,
     ) -> Gateway: ...
@@ -80,6 +81,7 @@ async def start_gateway(nats_server: NatsServer, tmp_path: Path) -> AsyncIterato
         nats_url: str | None = None,
         ready: bool = True,
         variables: Mapping[str, str] | None = None,
+        open_files: tuple[int, int] | None = None,
         settings: Mapping[str, object] | None = None,
         **more: object,
     ) -> Gateway:
@@ -89,6 +91,7 @@ async def start_gateway(nats_server: NatsServer, tmp_path: Path) -> AsyncIterato
             {**(settings or {}), **more},
             config=config,
             variables=variables,
+            open_files=open_files,
         )
         started.append(gateway)
         await asyncio.to_thread(gateway.start)

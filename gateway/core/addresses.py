@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -14,6 +15,9 @@ IPV6_SITE_BITS = 64
 
 KEPT_KEYS = 4096
 """Addresses whose key is remembered: each connection asks for it several times."""
+
+_BRACKETED = re.compile(r"\[([^\[\]]*)\](?::\d+)?", re.ASCII)
+"""An IPv6 address as RFC 7239 writes it, with or without a port."""
 
 MAX_HOPS = 32
 """The most entries of `X-Forwarded-For` that are looked at, from the right."""
@@ -66,11 +70,14 @@ def limit_key(address: str) -> str:
 
 
 def _parse(text: str) -> Address | None:
+    bracketed = _BRACKETED.fullmatch(text)
+    if bracketed is not None:
+        text = bracketed[1]
+    elif text.count(":") == 1:  # some proxies add the port
+        text, _, port = text.partition(":")
+        if not port.isdecimal():
+            return None
     try:
-        if text.startswith("["):
-            text = text[1:].partition("]")[0]
-        elif text.count(":") == 1:  # some proxies add the port
-            text = text.partition(":")[0]
         found = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None

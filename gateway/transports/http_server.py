@@ -159,6 +159,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._set_due(self.limits.request_s)
         self.limits.wait_for(self)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else a trailer: uvicorn would put it among the headers, where it is believed
+            super().on_header(name, value)
+
     def on_message_complete(self) -> None:
         self.limits.waiting.pop(self, None)
         self._beside_body = 0

@@ -16,6 +16,9 @@ from gateway.core.schedule import retry_ms
 from gateway.transports.connection import Connection
 from gateway.transports.room import Room
 
+MOST_SAID_BYTES = 64 * 1024
+"""What an SSE client may send behind its request: the rest of a body, what a careless client pipelines."""
+
 
 class SseConnection(Connection):
     """Server-Sent Events to one client.
@@ -29,7 +32,7 @@ class SseConnection(Connection):
         headers: further headers of the response.
     """
 
-    __slots__ = ("_entry", "_headers", "_reader")
+    __slots__ = ("_entry", "_headers", "_reader", "_said")
 
     transport_name = "sse"
 
@@ -48,6 +51,7 @@ class SseConnection(Connection):
         self._entry: Entry | None = entry
         self._headers = b"".join([b"%b: %b\r\n" % header for header in headers])
         self._reader: Reader | None = None
+        self._said = 0
 
     def started(self) -> None:
         entry, self._entry = self._entry, None
@@ -85,7 +89,10 @@ class SseConnection(Connection):
         self.end(Closing.DONE)
 
     def data_received(self, data: bytes) -> None:
-        """An EventSource has nothing more to say: what comes is not kept."""
+        """An EventSource has nothing more to say: what comes is not kept, and who goes on is cut."""
+        self._said += len(data)
+        if self._said > MOST_SAID_BYTES:
+            self.cut(Closing.POLICY)
 
 
 def farewell_block(why: Closing, wait_ms: int) -> bytes:

@@ -26,6 +26,7 @@ class Gateway:
         directory: where its log (and configuration) goes; made if missing.
         settings: names without the prefix `NATSGATE_`; they win over the defaults of the tests.
         config: the text of a TOML file for `--config`.
+        open_files: soft and hard limit of its file descriptors (RLIMIT_NOFILE); None: this process's.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Gateway:
         *,
         config: str | None = None,
         variables: Mapping[str, str] | None = None,
+        open_files: tuple[int, int] | None = None,
     ) -> None:
         self.directory = directory
         self.settings: dict[str, object] = {
@@ -51,6 +53,7 @@ class Gateway:
         self.port = 0
         self._config = config
         self._variables = dict(variables or {})
+        self._open_files = open_files
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -75,6 +78,9 @@ class Gateway:
         if self._config is not None:
             self.config_file.write_text(self._config)
             command += ["--config", str(self.config_file)]
+        if self._open_files is not None:
+            soft, hard = map(str, self._open_files)
+            command = ["sh", "-c", 'ulimit -Sn "$0" && ulimit -Hn "$1" && shift && exec "$@"', soft, hard, *command]
         with self._log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 command,

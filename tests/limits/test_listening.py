@@ -1,0 +1,94 @@
+"""The listening sockets: how many may wait to be accepted, how many are, and what one client may hold in the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import uvloop
+
+from gateway.transports.http_server import (
+    ACCEPTS_A_TURN,
+    BACKLOG,
+    RECEIVE_BUFFER_BYTES,
+    SEND_BUFFER_BYTES,
+    HttpServer,
+    bind,
+)
+from gateway.transports.limits import Limits
+from gateway.transports.turns import Turns
+from tests.attacks.mob import Mob
+from tests.conftest import StartGateway
+from tests.limits.counts import until_counts
+from tests.support.eventually import eventually
+
+HERD = 320
+
+
+def test_what_the_kernel_keeps_for_one_client_is_bounded() -> None:
+    """Each accepted connection has the buffers that were set, which the kernel does not grow then."""
+    with bind("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        listening.setblocking(True)
+        accepted, _ = listening.accept()
+        with accepted:
+            for option, wanted in ((socket.SO_SNDBUF, SEND_BUFFER_BYTES), (socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)):
+                assert wanted <= accepted.getsockopt(socket.SOL_SOCKET, option) <= 2 * wanted
+
+
+def kernel_backlog() -> int:
+    """The most that the kernel lets wait, whatever a program asks for."""
+    return int(Path("/proc/sys/net/core/somaxconn").read_text())
+
+
+async def test_a_herd_may_wait_to_be_accepted(start_gateway: StartGateway) -> None:
+    """While the gateway has no CPU, the kernel takes as many connections as was asked for, without making anybody try
+    again; then all of them are served."""
+    gateway = await start_gateway()
+    herd = min(BACKLOG, kernel_backlog()) - 500
+    mob = Mob(gateway.host, gateway.port)
+    os.kill(gateway.pid, signal.SIGSTOP)
+    try:
+        await asyncio.to_thread(
+            mob.open, herd, b"GET /events?subject=repo.limits.%3E HTTP/1.1\r\nHost: x\r\n\r\n", within_s=0.9
+        )  # the first repetition of a lost SYN comes after a second
+        assert (len(mob.sockets), mob.failed) == (herd, 0)
+    finally:
+        os.kill(gateway.pid, signal.SIGCONT)
+    try:
+        await until_counts(gateway, 30, open=herd)
+    finally:
+        mob.close()
+
+
+def test_many_are_accepted_in_one_turn() -> None:
+    """While events go to thousands of clients a turn of the loop is long: a herd that came in at one connection a turn
+    would wait for minutes."""
+
+    async def serve() -> int:
+        limits = Limits(0, 0, 0, time.monotonic, lambda *_: None, Turns(lambda work: None, lambda error: None))
+        server = HttpServer(None, limits, on_signal=None, graceful_s=0)
+        listening = bind("127.0.0.1", 0)
+        serving = asyncio.create_task(server.serve([listening]))
+
+        async def started() -> bool:
+            return server.started
+
+        await eventually(started, "the server has started")
+        with contextlib.ExitStack() as stack:
+            for _ in range(HERD):
+                stack.enter_context(socket.create_connection(listening.getsockname()))
+            turns = 0
+            while len(limits.waiting) < HERD:
+                await asyncio.sleep(0)
+                turns += 1
+        server.should_exit = True
+        await serving
+        return turns
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(serve()) <= 2 * HERD / ACCEPTS_A_TURN

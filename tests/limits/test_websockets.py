@@ -1,0 +1,193 @@
+"""What one WebSocket client may ask for, how fast, and how long it may take to say who it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+
+from gateway.settings import Settings
+from gateway.transports.ws import INBOUND_WINDOW_S
+from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
+from tests.conftest import StartGateway
+from tests.limits.counts import until_counts, until_nobody
+from tests.limits.refusals import told_and_closed
+from tests.support.eventually import eventually
+from tests.support.gateway import Gateway
+from tests.support.raw_ws import (
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    RawWebSocket,
+    encode_frame,
+    encode_op,
+    encode_text,
+)
+from tests.support.tokens import SECRET, token
+
+RATE = 3
+BURST = int(RATE * INBOUND_WINDOW_S)
+PING_OP = encode_op(op="ping", ref=1)
+
+
+def test_defaults() -> None:
+    """The contract names them."""
+    settings = Settings(auth="none")
+    assert (settings.inbound_rate, settings.max_filters, settings.max_subscriptions) == (20, 32, 128)
+    assert (settings.ws_max_message_bytes, settings.ws_max_errors, settings.auth_timeout_s) == (64 * 1024, 10, 10)
+    assert settings.write_timeout_s == 20
+
+
+async def until_rate_limited(gateway: Gateway, count: int) -> None:
+    async def closed() -> bool:
+        metrics = await asyncio.to_thread(gateway.metrics)
+        return metrics.total("natsgate_connections_closed_total", transport="ws", reason="rate_limited") == count
+
+    await eventually(closed, f"{count} were closed as rate_limited")
+
+
+TOO_FAST = {
+    "messages": PING_OP,
+    "what is no message of ours": encode_text("nonsense"),
+    "pings": encode_frame(PING),
+    "pongs that nobody asked for": encode_frame(PONG),
+    "fragments": encode_frame(CONTINUATION, b"x", fin=False),
+    "empty fragments": encode_frame(CONTINUATION, b"", fin=False),
+}
+
+
+@pytest.fixture
+async def limited(start_gateway: StartGateway) -> Gateway:
+    """A gateway with a low `INBOUND_RATE`, and no limit of errors."""
+    return await start_gateway(INBOUND_RATE=RATE, WS_MAX_ERRORS=0)
+
+
+async def test_who_sends_too_fast_is_told_to_come_again(limited: Gateway) -> None:
+    """Messages, pings, pongs that nobody asked for and fragments all count: one more than `INBOUND_RATE` on average
+    over ten seconds, and the connection is closed with 1013, `rate_limited`."""
+    for done, (what, frame) in enumerate(TOO_FAST.items(), start=1):
+        async with RawWebSocket(limited.url) as board:
+            if "fragments" in what:
+                await board.send(encode_frame(TEXT, b"x", fin=False))
+            await board.send(frame * (BURST + 5))
+            await told_and_closed(board, "rate_limited")
+        await until_rate_limited(limited, done)
+    await until_nobody(limited)
+
+
+async def test_a_burst_is_taken(limited: Gateway) -> None:
+    """A page that comes back asks for all of its feeds at once: ten seconds' worth. Then it goes on at the rate."""
+    async with RawWebSocket(limited.url) as board:
+        await board.send(PING_OP * (BURST - 1))
+        for _ in range(BURST - 1):
+            await board.next_op("pong")
+        for _ in range(5):
+            await asyncio.sleep(1 / RATE)
+            await board.ping_op()
+
+
+async def test_who_floods_on_is_not_listened_to(limited: Gateway) -> None:
+    """After the close frame what still comes is thrown away unread, and the connection ends in time."""
+    async with RawWebSocket(limited.url, keep=False) as board:
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(15):
+                while True:
+                    await board.send(PING_OP * 500)
+    await until_rate_limited(limited, 1)
+    await until_nobody(limited)
+
+
+async def test_zero_is_no_limit(start_gateway: StartGateway) -> None:
+    """A thousand pings in one go are answered."""
+    gateway = await start_gateway(INBOUND_RATE=0)
+    async with RawWebSocket(gateway.url) as board:
+        await board.send(PING_OP * 1000)
+        for _ in range(1000):
+            await board.next_op("pong")
+
+
+async def test_pongs_that_were_asked_for_are_free(start_gateway: StartGateway) -> None:
+    """Whoever answers the server's pings, however often it asks, is not counted for it."""
+    gateway = await start_gateway(INBOUND_RATE=0.1, WS_PING_S=0.05)
+    async with RawWebSocket(gateway.url) as board:
+        await board.next_op("hello")
+        for _ in range(10):
+            frame = await board.next_frame()
+            assert frame.opcode == PING
+            await board.send(encode_frame(PONG, frame.payload))
+        await board.ping_op()
+
+
+async def test_filters_of_a_feed(start_gateway: StartGateway) -> None:
+    """`MAX_FILTERS` in one feed; one more is an error, and the connection goes on."""
+    gateway = await start_gateway(MAX_FILTERS=3)
+    async with RawWebSocket(gateway.url) as board:
+        await board.send(encode_op(op="subscribe", ref=1, subjects=[f"repo.{n}.>" for n in range(4)]))
+        error = await board.next_op("error")
+        assert (error["ref"], error["code"]) == (1, "too_many_filters")
+        assert "3" in error["message"]
+        await board.subscribe(*(f"repo.{n}.>" for n in range(3)))
+    await until_nobody(gateway)
+
+
+async def test_filters_of_a_connection(start_gateway: StartGateway) -> None:
+    """The filters of all feeds of a connection have `MAX_FEEDS_BYTES` together: one feed beyond that is an error that
+    says so, and there is room again when another one ends."""
+    gateway = await start_gateway()
+    width = 900
+    one = [f"repo.{'x' * (width - 20)}{n:08}.>" for n in range(32)]
+    two = [f"task.{'x' * (width - 20)}{n:08}.>" for n in range(32)]
+    third = [f"user.{'x' * (width - 20)}{n:08}.>" for n in range(32)]
+    assert 2 * 32 * width < MAX_FEEDS_BYTES < 3 * 32 * width
+    async with RawWebSocket(gateway.url) as board:
+        name = await board.subscribe(*one)
+        await board.subscribe(*two)
+        await board.send(encode_op(op="subscribe", ref=3, subjects=third))
+        error = await board.next_op("error")
+        assert (error["ref"], error["code"]) == (3, "too_many_subscriptions")
+        assert str(MAX_FEEDS_BYTES) in error["message"]
+        await board.send(encode_op(op="unsubscribe", ref=4, feed=name))
+        await board.next_op("unsubscribed")
+        await board.subscribe(*third)
+        await until_counts(gateway, feeds=2)
+    await until_nobody(gateway)
+
+
+async def test_a_message_has_its_size(start_gateway: StartGateway) -> None:
+    """`WS_MAX_MESSAGE_BYTES`, in one frame or many: 1009, and a metric."""
+    gateway = await start_gateway(WS_MAX_MESSAGE_BYTES=1000, INBOUND_RATE=0)
+    whole = encode_text("x" * 1001)
+    pieces = encode_frame(TEXT, b"x" * 400, fin=False) + encode_frame(CONTINUATION, b"x" * 400, fin=False) * 2
+    announced = encode_frame(TEXT, b"x" * 100_000)[:14]
+    for sent in (whole, pieces, announced):
+        async with RawWebSocket(gateway.url) as board:
+            await board.send(sent)
+            assert (await board.close_frame()).close_code == 1009
+            with contextlib.suppress(ConnectionError):
+                await board.send(encode_frame(CLOSE))
+            await board.end()
+    metrics = await asyncio.to_thread(gateway.metrics)
+    assert metrics.total("natsgate_connections_closed_total", transport="ws", reason="too_large") == 3
+    await until_nobody(gateway)
+
+
+async def test_who_does_not_say_who_it_is_has_little_time(start_gateway: StartGateway) -> None:
+    """`AUTH_TIMEOUT_S`: pings and nonsense do not extend it; then 3000, `unauthorized`, and its place is free. Who
+    has said it in time stays."""
+    gateway = await start_gateway(
+        AUTH="jwt", JWT_SECRET=SECRET, AUTH_TIMEOUT_S=0.5, MAX_CONNECTIONS=2, WS_MAX_ERRORS=0, HEARTBEAT_S=0.4
+    )
+    async with RawWebSocket(gateway.url) as silent, RawWebSocket(gateway.url) as timely:
+        await timely.send(encode_op(op="auth", ref=1, token=token("alice", subscribe=["repo.limits.>"])))
+        await timely.next_op("authenticated")
+        for _ in range(3):
+            await silent.send(encode_op(op="ping", ref=1), encode_text(json.dumps({"op": "subscribe"})))
+        frame = await silent.answer_close()
+        assert (frame.close_code, frame.payload[2:].decode()) == (3000, "unauthorized")
+        await until_counts(gateway, connections=1, subs=1)
+        await timely.subscribe("repo.limits.>")
+    await until_nobody(gateway)
