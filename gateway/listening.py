@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from gateway.core.errors import ConfigError
-from gateway.transports.http_server import bind
+from gateway.transports.sockets import bind
 from gateway.values import Address
 
 

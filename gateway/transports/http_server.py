@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import math
 import socket
-import sys
 from collections.abc import Callable, Generator
 from functools import partial
 from types import FrameType
@@ -34,31 +33,16 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from gateway.core.response_headers import OF_DATA
 from gateway.transports.connection import Connection
 from gateway.transports.limits import KEEP_ALIVE_S, MOST_PIPELINED, Limits
+from gateway.transports.sockets import BACKLOG
 
 DETACH = "natsgate.detach"
 """The scope extension: a callable that takes a `Connection` and returns nothing."""
 
-SEND_BUFFER_BYTES = 128 * 1024
-"""SO_SNDBUF of each connection (the kernel doubles it). Left alone, Linux grows it to 4 MiB per stalled socket."""
-
-KEEPALIVE_S = 30
-"""Silence after which the kernel asks whether the peer is still there; three questions without an answer end it."""
-
-KERNEL_PATIENCE_S = 10.0
-"""What the kernel waits longer than we do, so that it is us who say why a connection ended."""
-
 EARLY_BYTES = 128 * 1024
 """What a WebSocket client may send before its connection is served; more ends it."""
 
-RECEIVE_BUFFER_BYTES = 64 * 1024
-"""SO_RCVBUF of each connection (the kernel doubles it). Left alone, Linux grows it to 6 MiB per client that we do not
-read on; and what comes in is small."""
-
 PIECE_BYTES = 16 * 1024
 """What is parsed before limits are looked at: a read may bring more than they allow."""
-
-BACKLOG = 4096
-"""Connections that wait to be accepted: the herd of a restart comes at once."""
 
 ACCEPTS_A_TURN = 16
 """Connections accepted in one turn of the loop. libuv takes one for each listening descriptor; when events go to
@@ -318,40 +302,6 @@ def _hand_over(transport: asyncio.Transport, connection: Connection, connections
     if not transport.is_reading():
         transport.resume_reading()  # or nobody would notice that the client goes
     connection.attach(transport, connections)
-
-
-def bind(host: str, port: int, *, write_timeout_s: float = 0) -> socket.socket:
-    """A listening socket whose options every accepted connection inherits.
-
-    Args:
-        host, port: the address; port 0 is any free one.
-        write_timeout_s: after how long without one byte accepted a client is given up; 0: never. The kernel's own
-            limit lies behind it, for peers that are gone without a word.
-
-    Raises:
-        OSError: the address cannot be had.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if sys.platform == "linux":
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S // 3)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-            if write_timeout_s:
-                patience_ms = int((write_timeout_s + KERNEL_PATIENCE_S) * 1000)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(patience_ms, 2**31 - 1))
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 class HttpServer(uvicorn.Server):

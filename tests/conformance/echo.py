@@ -19,9 +19,10 @@ from starlette.websockets import WebSocket
 from gateway.core import frames
 from gateway.core.dialect import RAW
 from gateway.core.errors import ClientError
-from gateway.transports.http_server import DETACH, HttpServer, bind
+from gateway.transports.http_server import DETACH, HttpServer
 from gateway.transports.limits import Limits
 from gateway.transports.room import Room
+from gateway.transports.sockets import bind
 from gateway.transports.ws import WebSocketConnection
 from tests.support.wire import OpenDoor, make_room
 
