@@ -12,7 +12,8 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.transports.http_server import (
+from gateway.transports.limits import Limits
+from gateway.transports.sockets import (
     ACCEPTS_A_TURN,
     BACKLOG,
     RECEIVE_BUFFER_BYTES,
@@ -20,7 +21,6 @@ from gateway.transports.http_server import (
     HttpServer,
     bind,
 )
-from gateway.transports.limits import Limits
 from gateway.transports.turns import Turns
 from tests.attacks.mob import Mob
 from tests.conftest import StartGateway
