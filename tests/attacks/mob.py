@@ -8,6 +8,7 @@ import selectors
 import socket
 import struct
 import time
+from typing import cast
 
 FIRST_PORT, PORTS = 10_000, 22_000
 RESET = struct.pack("ii", 1, 0)
@@ -60,7 +61,7 @@ class Mob:
                     continue
                 selector.register(sock, selectors.EVENT_WRITE)
             for key, _ in selector.select(0.1):
-                sock = key.fileobj
+                sock = cast(socket.socket, key.fileobj)
                 selector.unregister(sock)
                 try:
                     if first:
@@ -71,7 +72,7 @@ class Mob:
                     continue
                 self.sockets.append(sock)
         for key in list(selector.get_map().values()):
-            key.fileobj.close()
+            cast(socket.socket, key.fileobj).close()
             self.failed += 1
         selector.close()
 

@@ -12,15 +12,9 @@ from pathlib import Path
 
 import uvloop
 
+from gateway.transports.http_server import ACCEPTS_A_TURN, HttpServer
 from gateway.transports.limits import Limits
-from gateway.transports.sockets import (
-    ACCEPTS_A_TURN,
-    BACKLOG,
-    RECEIVE_BUFFER_BYTES,
-    SEND_BUFFER_BYTES,
-    HttpServer,
-    bind,
-)
+from gateway.transports.sockets import BACKLOG, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, bind
 from gateway.transports.turns import Turns
 from tests.attacks.mob import Mob
 from tests.conftest import StartGateway
