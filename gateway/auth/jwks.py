@@ -145,13 +145,17 @@ class Jwks:
                 self._log.info("jwks_loaded", keys=len(keys), url=self.shown_url)
             self.trouble = ""
             self.loaded = True
-            for key in self._keys:
-                self._lacks(key.algorithm, key.kid)  # unless it is still there: then it is found before that is asked
-            self._document, self._keys = document, keys
             if changed:
+                for algorithm, kid in _names(self._keys) - _names(keys):
+                    self._lacks(algorithm, kid)
+                self._document, self._keys = document, keys
                 self._changed()
         finally:
             self._fetching = None
+
+
+def _names(keys: Sequence[Key]) -> set[tuple[str, str | None]]:
+    return {(key.algorithm, key.kid) for key in keys}
 
 
 def _not_now() -> ComeBack:
