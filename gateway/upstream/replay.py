@@ -94,8 +94,11 @@ class Replay:
 
     def take(self, reader: Reader) -> None:
         """A reader has become READING."""
-        self._waiting.add(reader)
-        self._wake.set()
+        # It is in one job at a time: one that stalled and came back is looked at when its job, or the service that is
+        # asked for it, let it go. Until then it is not among those that wait: each that wakes us is to find few there.
+        if reader not in self._busy and reader not in self._asking:
+            self._waiting.add(reader)
+            self._wake.set()
 
     async def run(self) -> None:
         """Serve readers until cancelled.
@@ -109,10 +112,8 @@ class Replay:
                 await self._usable.wait()
                 await self._slots.acquire()
                 self._wake.clear()
-                # A reader is in one job at a time: one that stalled and came back waits until its job let it go.
-                readers = [reader for reader in self._waiting if reader not in self._busy | self._asking]
-                self._waiting.difference_update(readers)
-                readers = [reader for reader in readers if reader.place is Place.READING]
+                readers = [reader for reader in self._waiting if reader.place is Place.READING]
+                self._waiting.clear()
                 if readers:
                     self._busy.update(readers)
                     jobs.create_task(self._job(readers))
@@ -132,9 +133,12 @@ class Replay:
             self._slots.release()
             self._busy.difference_update(readers)
             # Whoever was not brought to an end (NATS went, the stream began anew) is looked at again.
-            self._waiting.update(reader for reader in readers if reader.place is Place.READING)
-            if self._waiting:
-                self._wake.set()
+            self._take_again(readers)
+
+    def _take_again(self, readers: list[Reader]) -> None:
+        for reader in readers:
+            if reader.place is Place.READING:
+                self.take(reader)
 
     def _delayed(self, readers: list[Reader], error: UpstreamError) -> None:
         self.outcomes["retried"] += len(readers)
@@ -209,10 +213,7 @@ class Replay:
             await asyncio.sleep(RETRY_S)
         finally:
             self._asking.discard(reader)
-            if reader.place is Place.READING:
-                self._waiting.add(reader)
-            if self._waiting:
-                self._wake.set()
+            self._take_again([reader])
 
     async def _open(self, reader: Reader, opening: Opening, missing: Missing | None, life: int) -> None:
         """Write what a service shows in place of a snapshot."""
