@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
 from gateway.core.dialect import SSE
+from gateway.core.errors import UpstreamAway
 from gateway.core.feed import Feeds
 from gateway.core.hub import Hub
 from gateway.core.log import Log
@@ -20,7 +21,7 @@ from gateway.core.start import Start
 from gateway.core.stream import StreamState
 from gateway.core.subjects import parse_filter
 from gateway.logs import logger
-from gateway.upstream.reads import Part, Stored, StreamReads
+from gateway.upstream.reads import Batch, Part, Stored, StreamReads
 from gateway.upstream.replay import Replay
 
 STORED = 3000
@@ -46,6 +47,9 @@ class Reads:
     """A stream of 3,000 messages, read in three parts."""
 
     api: ClassVar[Api] = Api()
+
+    async def after(self, sequence: int, pattern: str, *, most: int) -> Batch:
+        return Batch([], STORED - sequence)
 
     async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[Part]:
         while after < until:
@@ -82,6 +86,8 @@ class Client:
         self.paused = False
         self.writes = 0
         self.seen: list[int] = []
+        self.gaps = 0
+        self.may_gap = opening is not None
         feed = hub.feeds.acquire([parse_filter("repo.>", ("repo",))])
         self.reader = CountedReader(feed, SSE, self, self.write, start, opening)
         hub.join(self.reader)
@@ -100,7 +106,8 @@ class Client:
         self.hub.resume(self.reader)
 
     def gapped(self) -> None:
-        raise AssertionError("nothing is gone")
+        assert self.may_gap, "nothing is gone"
+        self.gaps += 1
 
     def end(self, why: Closing) -> None:
         raise AssertionError(why)
@@ -176,3 +183,27 @@ async def test_readers_that_wait_for_a_service_cost_the_others_nothing() -> None
 
     assert all(client.seen == [0] for client in clients)
     assert CountedReader.looked_up < 50 * len(clients)
+
+
+class AwayAtFirst:
+    """A service that cannot be asked before the second time."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    async def ask(self) -> Initial | Closing:
+        self._asked += 1
+        if self._asked == 1:
+            raise UpstreamAway("NATS is not connected")
+        return Initial((b'{"n":0}',), "x", STORED)
+
+
+async def test_a_client_from_too_far_back_is_told_so_although_nats_went_meanwhile() -> None:
+    """Whoever comes with more to replay than `REPLAY_LIMIT` gets a gap and the present state, at the second try too."""
+    async with running() as hub:
+        hub.replay_limit = 100
+        client = Client(hub, start=Start(cursor=Cursor("x", 5), snapshot=True), opening=AwayAtFirst())
+        await all_live([client])
+
+    assert client.gaps == 1
+    assert client.seen == [0]
