@@ -45,9 +45,13 @@ PAUSE_EVERY = 200
 
 
 class Missing(NamedTuple):
-    """What is gone for a reader: everything up to `upto`, for this reason."""
+    """What is gone for a reader: everything from `cursor`, where it stands, up to `upto`, for this reason.
+
+    It is no reader's cursor before it is told: one that stalls or fails until then is looked at anew, as it came.
+    """
 
     reason: GapReason
+    cursor: int
     upto: int
 
 
@@ -94,8 +98,11 @@ class Replay:
 
     def take(self, reader: Reader) -> None:
         """A reader has become READING."""
-        self._waiting.add(reader)
-        self._wake.set()
+        # It is in one job at a time: one that stalled and came back is looked at when its job, or the service that is
+        # asked for it, let it go. Until then it is not among those that wait: each that wakes us is to find few there.
+        if reader not in self._busy and reader not in self._asking:
+            self._waiting.add(reader)
+            self._wake.set()
 
     async def run(self) -> None:
         """Serve readers until cancelled.
@@ -109,10 +116,8 @@ class Replay:
                 await self._usable.wait()
                 await self._slots.acquire()
                 self._wake.clear()
-                # A reader is in one job at a time: one that stalled and came back waits until its job let it go.
-                readers = [reader for reader in self._waiting if reader not in self._busy | self._asking]
-                self._waiting.difference_update(readers)
-                readers = [reader for reader in readers if reader.place is Place.READING]
+                readers = [reader for reader in self._waiting if reader.place is Place.READING]
+                self._waiting.clear()
                 if readers:
                     self._busy.update(readers)
                     jobs.create_task(self._job(readers))
@@ -132,9 +137,12 @@ class Replay:
             self._slots.release()
             self._busy.difference_update(readers)
             # Whoever was not brought to an end (NATS went, the stream began anew) is looked at again.
-            self._waiting.update(reader for reader in readers if reader.place is Place.READING)
-            if self._waiting:
-                self._wake.set()
+            self._take_again(readers)
+
+    def _take_again(self, readers: list[Reader]) -> None:
+        for reader in readers:
+            if reader.place is Place.READING:
+                self.take(reader)
 
     def _delayed(self, readers: list[Reader], error: UpstreamError) -> None:
         self.outcomes["retried"] += len(readers)
@@ -179,7 +187,8 @@ class Replay:
             cursor, missing = await self._locate(reader, state, answers)
         if life != hub.life or not hub.takes(reader):
             return False
-        reader.cursor = cursor
+        if missing is None:
+            reader.cursor = cursor
         if reader.start.until_head and not reader.until:
             reader.until = state.last
         if reader.shown is not None or (reader.start.snapshot and (missing is not None or cursor == UNPLACED)):
@@ -192,8 +201,7 @@ class Replay:
                 self._jobs.create_task(self._opened(reader, reader.opening, missing, life))
             return False
         if missing is not None:
-            self.outcomes["gap"] += 1
-            hub.gap(reader, missing.reason, missing.upto)
+            self._tell(reader, missing, missing.upto)
         if reader.place is Place.READING and reader.cursor >= hub.log.base:
             hub.brought(reader, reader.cursor)
         return reader.place is Place.READING
@@ -209,10 +217,7 @@ class Replay:
             await asyncio.sleep(RETRY_S)
         finally:
             self._asking.discard(reader)
-            if reader.place is Place.READING:
-                self._waiting.add(reader)
-            if self._waiting:
-                self._wake.set()
+            self._take_again([reader])
 
     async def _open(self, reader: Reader, opening: Opening, missing: Missing | None, life: int) -> None:
         """Write what a service shows in place of a snapshot."""
@@ -226,8 +231,7 @@ class Replay:
         if initial.incarnation != hub.log.incarnation:
             raise UpstreamAway("the stream began anew")
         if missing is not None:
-            self.outcomes["gap"] += 1
-            hub.gap(reader, missing.reason, initial.upto, snapshot=True)
+            self._tell(reader, missing, initial.upto, snapshot=True)
             if reader.place is not Place.READING:
                 return  # a connection that cannot go on with a gap has ended
         events = self._events([Stored(0, b"", payload, b"") for payload in initial.events])
@@ -244,13 +248,12 @@ class Replay:
             if life != hub.life or not hub.takes(reader):
                 return
             if page is None:  # more subjects than a snapshot may have
-                self.outcomes["gap"] += 1
                 reader.shown = None
-                hub.gap(reader, "too_far" if missing is None else missing.reason, hub.flushed)
+                self._tell(reader, missing or Missing("too_far", reader.cursor, 0), hub.flushed)
                 hub.brought(reader, reader.cursor)
                 return
             if missing is not None:
-                hub.gap(reader, missing.reason, page.upto, snapshot=True)
+                self._tell(reader, missing, page.upto, snapshot=True)
                 missing = None
                 if reader.place is not Place.READING:
                     return  # a connection that cannot go on with a gap has ended
@@ -265,6 +268,11 @@ class Replay:
                 self.outcomes["snapshot"] += 1
                 hub.shown(reader, page.upto)
                 return
+
+    def _tell(self, reader: Reader, missing: Missing, upto: int, *, snapshot: bool = False) -> None:
+        self.outcomes["gap"] += 1
+        reader.cursor = missing.cursor
+        self._hub.gap(reader, missing.reason, upto, snapshot=snapshot)
 
     async def _locate(self, reader: Reader, state: StreamState, answers: Answers) -> tuple[int, Missing | None]:
         """Where a reader stands in the stream, and what is gone for it. UNPLACED: it asks for a snapshot only."""
@@ -281,15 +289,15 @@ class Replay:
             else:
                 cursor = state.last
         if cursor == OTHER_LIFE:
-            return cursor, Missing("recreated", hub.flushed)
+            return cursor, Missing("recreated", cursor, hub.flushed)
         if cursor == AHEAD or cursor > await answers.last_beyond(cursor, hub.flushed):
-            return AHEAD, Missing("ahead", hub.flushed)
+            return AHEAD, Missing("ahead", AHEAD, hub.flushed)
         kept = max(cursor, state.first - 1)
         limit = hub.replay_limit
         limited = first_time and limit and not start.until_head and hub.flushed - kept > limit
         if limited and await answers.count(reader.feed, kept) > limit:
-            return cursor, Missing("too_far", hub.flushed)
-        return cursor, Missing("expired", kept) if kept > cursor else None
+            return cursor, Missing("too_far", cursor, hub.flushed)
+        return cursor, Missing("expired", cursor, kept) if kept > cursor else None
 
     # Reading ranges
 

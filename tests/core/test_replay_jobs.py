@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
@@ -11,18 +12,20 @@ from typing import Any, ClassVar, cast
 from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
 from gateway.core.dialect import SSE
+from gateway.core.errors import UpstreamAway
 from gateway.core.feed import Feeds
 from gateway.core.hub import Hub
 from gateway.core.log import Log
-from gateway.core.reader import Place, Reader
+from gateway.core.reader import Initial, Opening, Place, Reader
 from gateway.core.start import Start
 from gateway.core.stream import StreamState
 from gateway.core.subjects import parse_filter
 from gateway.logs import logger
-from gateway.upstream.reads import Part, Stored, StreamReads
+from gateway.upstream.reads import Batch, Part, Stored, StreamReads
 from gateway.upstream.replay import Replay
 
 STORED = 3000
+FROM_THE_BEGINNING = Start(cursor=Cursor("x", 0))
 STATE = StreamState(
     incarnation="x",
     first=1,
@@ -45,6 +48,9 @@ class Reads:
 
     api: ClassVar[Api] = Api()
 
+    async def after(self, sequence: int, pattern: str, *, most: int) -> Batch:
+        return Batch([], STORED - sequence)
+
     async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[Part]:
         while after < until:
             await asyncio.sleep(0)
@@ -54,17 +60,36 @@ class Reads:
             after = upto
 
 
+class CountedReader(Reader):
+    """Counts how often a set was asked for it, by all of them together."""
+
+    __slots__ = ()
+    looked_up: ClassVar[int] = 0
+
+    def __hash__(self) -> int:
+        CountedReader.looked_up += 1
+        return id(self) // 16
+
+
 class Client:
     identity: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, hub: Hub, on_write: Callable[[Client], None]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        on_write: Callable[[Client], None] = lambda client: None,
+        start: Start = FROM_THE_BEGINNING,
+        opening: Opening | None = None,
+    ) -> None:
         self.hub = hub
         self.on_write = on_write
         self.paused = False
         self.writes = 0
         self.seen: list[int] = []
-        start = Start(cursor=Cursor("x", 0))
-        self.reader = Reader(hub.feeds.acquire([parse_filter("repo.>", ("repo",))]), SSE, self, self.write, start)
+        self.gaps = 0
+        self.may_gap = opening is not None
+        feed = hub.feeds.acquire([parse_filter("repo.>", ("repo",))])
+        self.reader = CountedReader(feed, SSE, self, self.write, start, opening)
         hub.join(self.reader)
 
     def write(self, data: bytes) -> None:
@@ -81,7 +106,8 @@ class Client:
         self.hub.resume(self.reader)
 
     def gapped(self) -> None:
-        raise AssertionError("nothing is gone")
+        assert self.may_gap, "nothing is gone"
+        self.gaps += 1
 
     def end(self, why: Closing) -> None:
         raise AssertionError(why)
@@ -93,8 +119,9 @@ class Client:
         raise AssertionError("nobody asked for it")
 
 
-async def test_a_reader_whose_socket_frees_within_a_hand_out_misses_nothing() -> None:
-    """Many readers are served in one job; one stalls, and its socket frees while others are still written to."""
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[Hub]:
+    """An open hub at the head of the stream, and what serves its readers."""
     loop = asyncio.get_running_loop()
     feeds = Feeds()
     log = Log(10**6, feeds.tree)
@@ -104,6 +131,21 @@ async def test_a_reader_whose_socket_frees_within_a_hand_out_misses_nothing() ->
     hub = Hub(log, feeds, defer=loop.call_soon, now=loop.time, uncovered=lambda reader: replay.take(reader))
     replay = Replay(hub, cast(StreamReads, Reads()), usable, snapshot_limit=10, max_event_bytes=0, log=logger())
     hub.opened()
+    task = asyncio.create_task(replay.run())
+    try:
+        yield hub
+    finally:
+        task.cancel()
+
+
+async def all_live(clients: Sequence[Client]) -> None:
+    async with asyncio.timeout(30):
+        while not all(client.reader.place is Place.LIVE for client in clients):  # noqa: ASYNC110 - other callbacks are waited for
+            await asyncio.sleep(0)
+
+
+async def test_a_reader_whose_socket_frees_within_a_hand_out_misses_nothing() -> None:
+    """Many readers are served in one job; one stalls, and its socket frees while others are still written to."""
 
     def on_write(client: Client) -> None:
         if client is clients[3] and client.writes == 1:
@@ -112,11 +154,56 @@ async def test_a_reader_whose_socket_frees_within_a_hand_out_misses_nothing() ->
             clients[3].drain()
 
     clients: list[Client] = []
-    clients += [Client(hub, on_write) for _ in range(700)]
-    async with asyncio.timeout(30):
-        running = asyncio.create_task(replay.run())
-        while not all(client.reader.place is Place.LIVE for client in clients):  # noqa: ASYNC110 - other callbacks are waited for
-            await asyncio.sleep(0)
-    running.cancel()
+    async with running() as hub:
+        clients += [Client(hub, on_write) for _ in range(700)]
+        await all_live(clients)
 
     assert all(client.seen == list(range(1, STORED + 1)) for client in clients)
+
+
+class OneByOne:
+    """A service that answers one question after the other."""
+
+    def __init__(self) -> None:
+        self._free = asyncio.Lock()
+
+    async def ask(self) -> Initial | Closing:
+        async with self._free:
+            await asyncio.sleep(0)
+        return Initial((b'{"n":0}',), "x", STORED)
+
+
+async def test_readers_that_wait_for_a_service_cost_the_others_nothing() -> None:
+    """After a gap all readers of a route ask its service: each answer looks at its own reader, not at all of them."""
+    service = OneByOne()
+    async with running() as hub:
+        CountedReader.looked_up = 0
+        clients = [Client(hub, start=Start(snapshot=True), opening=service) for _ in range(500)]
+        await all_live(clients)
+
+    assert all(client.seen == [0] for client in clients)
+    assert CountedReader.looked_up < 50 * len(clients)
+
+
+class AwayAtFirst:
+    """A service that cannot be asked before the second time."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+
+    async def ask(self) -> Initial | Closing:
+        self._asked += 1
+        if self._asked == 1:
+            raise UpstreamAway("NATS is not connected")
+        return Initial((b'{"n":0}',), "x", STORED)
+
+
+async def test_a_client_from_too_far_back_is_told_so_although_nats_went_meanwhile() -> None:
+    """Whoever comes with more to replay than `REPLAY_LIMIT` gets a gap and the present state, at the second try too."""
+    async with running() as hub:
+        hub.replay_limit = 100
+        client = Client(hub, start=Start(cursor=Cursor("x", 5), snapshot=True), opening=AwayAtFirst())
+        await all_live([client])
+
+    assert client.gaps == 1
+    assert client.seen == [0]
