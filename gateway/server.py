@@ -270,6 +270,7 @@ class Replica:
                 self._watchdog.stop()
                 await end(background)
         self._turns.finish()
+        self._room.journal.finish()
         self._log.info("ended")
 
     # Signals
