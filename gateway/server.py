@@ -270,6 +270,7 @@ class Replica:
                 self._watchdog.stop()
                 await end(background)
         self._turns.finish()
+        self._room.journal.finish()
         self._log.info("ended")
 
     # Signals
@@ -315,6 +316,7 @@ class Replica:
         self._hub.replay_limit = settings.replay_limit
         self._replay.snapshot_limit = settings.snapshot_limit
         self._replay.max_event_bytes = self._intake.max_event_bytes = settings.max_event_bytes
+        self._gate.services.max_event_bytes = settings.max_event_bytes
         self._tap.linger_s, self._tap.warm_s = settings.linger_s, settings.warm_s
         self._event_log.limit_bytes = settings.log_bytes
         self._event_log.evict()

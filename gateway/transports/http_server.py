@@ -48,7 +48,6 @@ ACCEPTS_A_TURN = 16
 """Connections accepted in one turn of the loop. libuv takes one for each listening descriptor; when events go to
 thousands of clients a turn is long, and at one each a herd would wait for minutes."""
 
-
 # uvicorn hands the head of a WebSocket handshake to websockets, whose own limits are narrower (8 KiB a line, 128
 # headers) and whose refusal is silence. By then it is within MAX_HEADER_BYTES.
 websockets.http11.MAX_LINE_LENGTH = 2**20
@@ -90,7 +89,6 @@ _REFUSALS = {
 
 _REFUSAL_HEADERS = {426: b"connection: close, upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"}
 """Beside `connection: close`: RFC 6455, section 4.4, and RFC 9110, section 15.5.22."""
-
 
 _HEADERS = "".join([f"{name}: {value}\r\n" for name, value in OF_DATA.items()]).encode("ascii")
 
@@ -153,9 +151,10 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        another = bool(self.pipeline)
+        super().on_response_complete()  # the next one is begun to be answered
         self._unset_keepalive_if_required()  # the sweep has its time: no timer each
-        if not self.pipeline:
+        if not another:
             self._answering = None
             if self not in self.limits.waiting and not self.transport.is_closing():
                 self._set_due(KEEP_ALIVE_S)
@@ -180,7 +179,9 @@ class HttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if self.limits.header_bytes and size > self.limits.header_bytes:
             self._stop_parsing(431)
-        if len(self.pipeline) >= MOST_PIPELINED:
+        # Else the socket is handed over twice, and who had it first never hears that the client goes.
+        early = self._answering is not None and self.parser.should_upgrade() and self._should_upgrade()
+        if early or len(self.pipeline) >= MOST_PIPELINED:
             self._stop_parsing(429)
         super().on_headers_complete()
         # Of this request's cycle: a pipelined one may have taken its place by the time the endpoint runs.

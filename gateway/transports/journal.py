@@ -104,14 +104,17 @@ class Journal:
 
     def swept(self, now: float) -> None:
         """When the window is over: say what was held back in it, and begin the next one."""
-        if now < self._ends_at:
-            return
+        if now >= self._ends_at:
+            self._ends_at = now + WINDOW_S
+            self.finish()
+
+    def finish(self) -> None:
+        """The window is over, or the gateway ends: a drain brings more lines than a window takes."""
         held = self._held.total() + self._held_of_others
         if held:
             self._log.warning(
                 "connection_lines_held_back", lines=held, within_s=WINDOW_S, most_of=dict(self._held.most_common(NAMED))
             )
-        self._ends_at = now + WINDOW_S
         self._lines = self._held_of_others = 0
         self._of.clear()
         self._held.clear()

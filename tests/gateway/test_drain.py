@@ -10,7 +10,9 @@ import pytest
 from nats.aio.client import Client
 
 from gateway.background import end
+from gateway.transports.journal import LINES_OF_ONE
 from tests.conftest import StartGateway
+from tests.support.crowd import Crowd
 from tests.support.eventually import eventually
 from tests.support.fleet import Fleet, histogram
 from tests.support.flow import store
@@ -112,6 +114,21 @@ async def test_connections_end_one_by_one(start_gateway: StartGateway, own_id: s
     ordered = [line for line in gateway.logs() if line["event"] in ("draining", "drained", "ended")]
     assert [line["event"] for line in ordered] == ["draining", "drained", "ended"]
     assert ordered[0]["connections"] == ordered[1]["ended"] == 80
+
+
+async def test_what_was_not_said_of_a_crowd_is_counted(start_gateway: StartGateway, own_id: str) -> None:
+    """A drain may bring more lines about connections than are written in that time: before the end it is said how many
+    are lacking."""
+    gateway = await start_gateway()
+    each = LINES_OF_ONE // 2 + 100
+    async with Crowd(gateway.url, [(f"repo.{own_id}.>", "")] * each) as crowd:
+        await crowd.until_ready()
+        gateway.terminate()
+        await crowd.until_lost()
+        assert await asyncio.to_thread(gateway.wait, timeout_s=10) == 0
+    lines = gateway.logs("connection_opened") + gateway.logs("connection_closed")
+    assert len(lines) + sum(line["lines"] for line in gateway.logs("connection_lines_held_back")) == 2 * each
+    assert gateway.logs()[-1]["event"] == "ended"
 
 
 async def test_an_event_source_that_comes_too_late_lives(start_gateway: StartGateway, own_id: str) -> None:

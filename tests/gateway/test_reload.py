@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 from nats.aio.client import Client
@@ -14,6 +15,7 @@ from tests.support.eventually import eventually
 from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
 from tests.support.producer import publish
+from tests.support.service import Service
 from tests.support.sse import SseClient
 from tests.support.ws import ws_client
 
@@ -72,6 +74,24 @@ async def test_limits_and_times_hold_from_then_on(start_gateway: StartGateway, o
         assert said["changed"] == ["heartbeat_s", "max_filters"]
         await page.next_comment()
         assert (await fetch_async(gateway.host, gateway.port, two)).status == 400
+
+
+async def test_larger_events_are_taken_from_then_on(start_gateway: StartGateway, nc: Client, own_id: str) -> None:
+    """A higher `MAX_EVENT_BYTES` holds for all ways by which an event comes: published ones, and those that a service
+    shows first."""
+    name = f"shows-{own_id}"
+    shows = route(name, "/shows", f"repo.{own_id}.>") + 'authorize = "service"\n'
+    gateway = await start_gateway(config="max_event_bytes = 100\n" + shows)
+    event = {"text": "x" * 200}
+    async with Service(nc, name, {"allow": True, "initial": [event]}):
+        assert (await fetch_async(gateway.host, gateway.port, "/shows")).status == 503
+        assert (await reload(gateway, "max_event_bytes = 1000\n" + shows))["changed"] == ["max_event_bytes"]
+        async with SseClient(gateway.url, target="/shows") as page:
+            assert page.status == 200, page.reply
+            assert (await page.next_message()).json() == event
+            await page.ready()
+            await publish(nc, f"repo.{own_id}.x", json.dumps(event))
+            assert (await page.next_message()).json() == event
 
 
 async def test_a_bad_file_changes_nothing_and_is_named(start_gateway: StartGateway, own_id: str) -> None:
