@@ -30,6 +30,9 @@ is others' turn."""
 FRAMES_PER_TURN = 64
 """How many frames of one client are looked at in a loop turn: a read brings up to 40,000 of the smallest."""
 
+FRAMES_A_MESSAGE = 64
+"""Pongs and fragments are no messages, but each is some work: so many count as one."""
+
 INBOUND_WINDOW_S = 10.0
 """Over how long `INBOUND_RATE` is an average: a page that comes back asks for all of its feeds at once."""
 
@@ -336,31 +339,33 @@ class WebSocketConnection(Connection):
         self.hold_reading(TURN_OVER, False)
 
     def _received(self, opcode: int, payload: bytes) -> None:
-        if opcode == ws_reader.PONG:
-            self._waits_for_pong = False
-        elif opcode == ws_reader.CLOSE:
+        if opcode == ws_reader.CLOSE:
             if self.ending is None:
                 self._leave(Closing.CLIENT_CLOSED)
                 self.write(frames.close_echo(payload))
             self._hang_up()
-        elif opcode == ws_reader.CONTINUATION:
-            return  # of a message that goes on: it counts when it is whole
-        elif not self._spend():
+        elif not self._spend(opcode):
             self.end(Closing.RATE_LIMITED)
+            self._hang_up()  # who floods goes on for a while: not worth reading
+        elif opcode == ws_reader.PONG:
+            self._waits_for_pong = False
+        elif opcode == ws_reader.CONTINUATION:
+            return  # of a message that goes on
         elif opcode == ws_reader.PING:
             self.write(frames.pong(payload))
         elif self.takes_messages:
             self.take(self.message if opcode == ws_reader.TEXT else self.binary, payload)
 
-    def _spend(self) -> bool:
-        """Whether the client may send one more message now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
+    def _spend(self, opcode: int) -> bool:
+        """Whether the client may send one more frame now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
 
         A leaky bucket in one number (GCRA, ITU-T I.371): when the bucket will be empty again.
         """
         rate = self.room.inbound_rate
         if rate:
             now = self.room.now()
-            self._spent_until = max(self._spent_until, now) + 1 / rate
+            messages = 1 / FRAMES_A_MESSAGE if opcode in (ws_reader.PONG, ws_reader.CONTINUATION) else 1
+            self._spent_until = max(self._spent_until, now) + messages / rate
             return self._spent_until - now <= INBOUND_WINDOW_S
         return True
 
