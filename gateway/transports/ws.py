@@ -6,13 +6,12 @@ Two kinds share it: `natsgate.v1` (ops and feeds) and raw (bare events of one ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 from gateway.core import control, frames, ws_reader
 from gateway.core.closing import Closing
 from gateway.core.dialect import Dialect
 from gateway.core.errors import BadRequest, ClientError
-from gateway.core.guard import Entry, Guard
+from gateway.core.guard import Door, Entry, Guard
 from gateway.core.ops import Ref
 from gateway.core.reader import Opening, Place, Reader, Tally
 from gateway.core.rights import Principal
@@ -33,24 +32,15 @@ FRAMES_PER_TURN = 64
 FRAMES_A_MESSAGE = 64
 """Pongs and fragments are no messages, but each is some work: so many count as one."""
 
+MOST_UNREAD_BYTES = 64 * 2**20
+"""What clients together have sent of messages that are not whole yet. Beyond that whoever sends more of one is ended:
+tens of thousands of them with `WS_MAX_MESSAGE_BYTES` each would be gigabytes."""
+
 INBOUND_WINDOW_S = 10.0
 """Over how long `INBOUND_RATE` is an average: a page that comes back asks for all of its feeds at once."""
 
 LINGER_S = 1.0
 """How long a client may take to close its side once both have said their last."""
-
-
-class Door(Protocol):
-    """What lets a client of one path in."""
-
-    async def authenticate(self, token: str) -> Guard:
-        """Whose token it is. Raises `ClientError`."""
-
-    async def enter(self, guard: Guard) -> Entry:
-        """What the path serves to this client by itself. Raises `ClientError`."""
-
-    def allow(self, guard: Guard | None, subjects: tuple[str, ...]) -> list[Filter]:
-        """Turns filters as a client wrote them into filters that it may have. Raises `ClientError`."""
 
 
 class WebSocketConnection(Connection):
@@ -74,6 +64,7 @@ class WebSocketConnection(Connection):
         "_incoming",
         "_pinged_at",
         "_spent_until",
+        "_unread",
         "_waits_for_pong",
         "feeds",
     )
@@ -99,6 +90,7 @@ class WebSocketConnection(Connection):
         self._errors = 0
         self._held = 0
         self._spent_until = 0.0
+        self._unread = 0
         self._pinged_at = room.now()
         self._waits_for_pong = False
 
@@ -250,7 +242,7 @@ class WebSocketConnection(Connection):
     def _hang_up(self) -> None:
         """Both have said their last: close our side, and read away what still comes until the client closes its own.
         On bytes that nobody reads the kernel answers with a reset, which can overtake the close frame."""
-        self._incoming = None
+        self._stop_listening()
         self._pending = self._outstanding()
         self._deadline = self.room.now() + LINGER_S
         if self.transport is None or self.transport.is_closing():
@@ -308,14 +300,32 @@ class WebSocketConnection(Connection):
         if self._incoming is not None:
             self._incoming.feed(data)
             self._read()
+            if self._unread and self.room.unread_bytes > MOST_UNREAD_BYTES:
+                self.end(Closing.OVERLOADED)
+                self._hang_up()
+
+    def _count_unread(self) -> None:
+        """What is left of what came counts, until it is read or its connection is gone."""
+        left = 0 if self._incoming is None or self.transport is None else self._incoming.held_bytes
+        self.room.unread_bytes += left - self._unread
+        self._unread = left
+
+    def _stop_listening(self) -> None:
+        self._incoming = None
+        self._count_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if not self.takes_messages:
-            self._incoming = None
+            self._stop_listening()
         self.hold_reading(UNREAD, False)
+        self._count_unread()
 
     def _read(self) -> None:
+        self._read_frames()
+        self._count_unread()
+
+    def _read_frames(self) -> None:
         left = FRAMES_PER_TURN
         while self._incoming is not None and not self._held:
             if not left:

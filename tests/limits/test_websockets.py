@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
 from gateway.settings import Settings
-from gateway.transports.ws import FRAMES_A_MESSAGE, INBOUND_WINDOW_S
+from gateway.transports.ws import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
 from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
 from tests.conftest import StartGateway
 from tests.limits.counts import until_counts, until_nobody
@@ -29,6 +30,7 @@ from tests.support.raw_ws import (
 )
 from tests.support.tokens import SECRET, token
 
+MIB = 2**20
 RATE = 3
 BURST = int(RATE * INBOUND_WINDOW_S)
 PING_OP = encode_op(op="ping", ref=1)
@@ -190,4 +192,28 @@ async def test_who_does_not_say_who_it_is_has_little_time(start_gateway: StartGa
         assert (frame.close_code, frame.payload[2:].decode()) == (3000, "unauthorized")
         await until_counts(gateway, connections=1, subs=1)
         await timely.subscribe("repo.limits.>")
+    await until_nobody(gateway)
+
+
+async def test_half_messages_of_all_clients_are_bounded(start_gateway: StartGateway) -> None:
+    """What clients have sent of messages that are not whole counts together: beyond `MOST_UNREAD_BYTES` whoever sends
+    more of one is told to come again, others are served, and when they are gone nothing is counted."""
+    gateway = await start_gateway(WS_MAX_MESSAGE_BYTES=20 * MIB, INBOUND_RATE=0)
+    half = encode_frame(TEXT, b"x" * (20 * MIB))[: 15 * MIB]
+    async with AsyncExitStack() as stack, RawWebSocket(gateway.url) as other:
+        for _ in range(4):
+            board = await stack.enter_async_context(RawWebSocket(gateway.url))
+            await board.send(half)
+        async with RawWebSocket(gateway.url) as last:
+            with contextlib.suppress(ConnectionError):  # it is ended on the way
+                await last.send(half)
+            await told_and_closed(last, "overloaded")
+        await other.ping_op()
+        metrics = await asyncio.to_thread(gateway.metrics)
+        assert 59 * MIB < metrics.total("natsgate_unread_bytes") <= MOST_UNREAD_BYTES
+
+    async def none_left() -> bool:
+        return (await asyncio.to_thread(gateway.metrics)).total("natsgate_unread_bytes") == 0
+
+    await eventually(none_left, "nothing unread is counted")
     await until_nobody(gateway)
