@@ -103,6 +103,11 @@ class Samples(Sampler):
             ("what",),
         )
         yield Sample(
+            "natsgate_unread_bytes",
+            "What WebSocket clients have sent of messages that are not whole yet, or wait, in bytes.",
+            {(): room.unread_bytes},
+        )
+        yield Sample(
             "natsgate_feeds",
             "Feeds that are served: SSE connections and WebSocket subscriptions.",
             {(): len(hub.readers)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.core.closing import Closing
 from gateway.core.reader import Opening
@@ -57,3 +57,16 @@ class Entry(NamedTuple):
     opening: Opening | None = None
     store: Store | None = None
     granted: bool = False
+
+
+class Door(Protocol):
+    """What lets a client of one path in."""
+
+    async def authenticate(self, token: str) -> Guard:
+        """Whose token it is. Raises `ClientError`."""
+
+    async def enter(self, guard: Guard) -> Entry:
+        """What the path serves to this client by itself. Raises `ClientError`."""
+
+    def allow(self, guard: Guard | None, subjects: tuple[str, ...]) -> list[Filter]:
+        """Turns filters as a client wrote them into filters that it may have. Raises `ClientError`."""

@@ -61,6 +61,11 @@ class WsReader:
         self._message: bytearray | None = None  # what has come of a message that is not whole
         self._decoder: IncrementalDecoder | None = None  # checks it, when it is text
 
+    @property
+    def held_bytes(self) -> int:
+        """What it holds: of a message that is not whole, and what was not asked for yet."""
+        return len(self._data) - self._at + (0 if self._message is None else len(self._message))
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes, for `next` to read."""
         self._data = self._data[self._at :] + data

@@ -30,8 +30,9 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from gateway.core.response_headers import OF_DATA
+from gateway.transports import early
 from gateway.transports.connection import Connection
+from gateway.transports.early import Refusal
 from gateway.transports.limits import KEEP_ALIVE_S, MOST_PIPELINED, Limits
 from gateway.transports.sockets import BACKLOG
 
@@ -67,32 +68,6 @@ class _Gone:
         """There is nobody to write to."""
 
 
-_REFUSALS = {
-    400: ("bad_http", "Bad Request", "This is no HTTP/1.1 request."),
-    426: (
-        "websocket_version",
-        "Upgrade Required",
-        "WebSocket is served in version 13 (RFC 6455); send Sec-WebSocket-Version: 13.",
-    ),
-    408: ("request_timeout", "Request Timeout", "The request did not come in time."),
-    429: (
-        "too_many_pipelined",
-        "Too Many Requests",
-        "More requests came at once than this server takes; wait for the answers.",
-    ),
-    431: (
-        "headers_too_large",
-        "Request Header Fields Too Large",
-        "The request line and headers are too large; long cookies often are why.",
-    ),
-}
-
-_REFUSAL_HEADERS = {426: b"connection: close, upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"}
-"""Beside `connection: close`: RFC 6455, section 4.4, and RFC 9110, section 15.5.22."""
-
-_HEADERS = "".join([f"{name}: {value}\r\n" for name, value in OF_DATA.items()]).encode("ascii")
-
-
 class HttpProtocol(HttpToolsProtocol):
     """HTTP/1.1 by uvicorn, within limits, whose connections can be detached."""
 
@@ -103,7 +78,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._beside_body = 0  # what came of this request that is not its body
         self._in_head = True
-        self._refusal = 400
+        self._refusal = early.BAD_HTTP
         self._answering: RequestResponseCycle | None = None
         self._set_due(self.limits.request_s)
         self.limits.opened(self)
@@ -127,7 +102,7 @@ class HttpProtocol(HttpToolsProtocol):
     def too_late(self) -> None:
         """The request did not come in time."""
         if self._beside_body and (self._in_head or not self.cycle.response_complete):
-            self._refuse(408)
+            self._refuse(early.TOO_LATE)
         else:
             self.transport.close()  # it has not begun, or has its answer already
 
@@ -167,30 +142,30 @@ class HttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self.limits.waiting.pop(self, None)
         if [value for name, value in self.headers if name == b"sec-websocket-version"] != [b"13"]:
-            self._refuse(426)
+            self._refuse(early.WRONG_VERSION)
             return
         super().handle_websocket_upgrade()
         protocol = cast(WebSocketProtocol, self.transport.get_protocol())
         if not protocol.handshake_initiated:
-            self._refuse(400)  # the parser of handshakes gave up on it, without a word
+            self._refuse(early.BAD_HTTP)  # the parser of handshakes gave up on it, without a word
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if self.limits.header_bytes and size > self.limits.header_bytes:
-            self._stop_parsing(431)
+            self._stop_parsing(early.TOO_LARGE)
         # Else the socket is handed over twice, and who had it first never hears that the client goes.
-        early = self._answering is not None and self.parser.should_upgrade() and self._should_upgrade()
-        if early or len(self.pipeline) >= MOST_PIPELINED:
-            self._stop_parsing(429)
+        impatient = self._answering is not None and self.parser.should_upgrade() and self._should_upgrade()
+        if impatient or len(self.pipeline) >= MOST_PIPELINED:
+            self._stop_parsing(early.TOO_MANY)
         super().on_headers_complete()
         # Of this request's cycle: a pipelined one may have taken its place by the time the endpoint runs.
         detach = partial(self._detach, self.cycle)
         self.scope["extensions"] = cast("dict[str, dict[object, object]]", {DETACH: detach})
 
-    def _stop_parsing(self, status: int) -> None:
-        self._refusal = status
-        raise ValueError(status)  # httptools stops and reports it to whoever feeds it
+    def _stop_parsing(self, refusal: Refusal) -> None:
+        self._refusal = refusal
+        raise ValueError(refusal.reason)  # httptools stops and reports it to whoever feeds it
 
     def on_body(self, body: bytes) -> None:
         self._beside_body -= len(body)
@@ -221,31 +196,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(self._refusal)
             return False
         if self.limits.header_bytes and self._beside_body > self.limits.header_bytes:
-            self._refuse(431)
+            self._refuse(early.TOO_LARGE)
             return False
         return not self.transport.is_closing()
 
-    def _refuse(self, status: int) -> None:
-        """Answer what uvicorn never gets to see, as `application/problem+json` (RFC 9457), and close."""
-        reason, title, detail = _REFUSALS[status]
-        self.limits.refused(reason, self.peer)
-        content = b'{"type":"about:blank","title":"%b","status":%d,"detail":"%b"}' % (
-            title.encode("ascii"),
-            status,
-            detail.encode("ascii"),
-        )
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-            b"%b%b\r\n%b"
-            % (
-                status,
-                title.encode("ascii"),
-                len(content),
-                _HEADERS,
-                _REFUSAL_HEADERS.get(status, b"connection: close\r\n"),
-                content,
-            )
-        )
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer what uvicorn never gets to see, and close."""
+        self.limits.refused(refusal.reason, self.peer)
+        self.transport.write(refusal.data)
         self.transport.close()
         self.limits.waiting.pop(self, None)
 

@@ -42,6 +42,7 @@ class Room:
         rejected: requests that became no connection, by reason.
         tasks: what runs for connections besides the loop's callbacks: at most one each, rarely.
         published: events of clients, by (way, outcome).
+        unread_bytes: what WebSocket clients have sent of messages that are not whole, or wait.
     """
 
     hub: Hub
@@ -70,6 +71,7 @@ class Room:
     rejected: Counter[str] = field(default_factory=Counter)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     published: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unread_bytes: int = 0
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: count[int] = field(default_factory=count)
 

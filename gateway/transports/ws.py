@@ -6,13 +6,12 @@ Two kinds share it: `natsgate.v1` (ops and feeds) and raw (bare events of one ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 from gateway.core import control, frames, ws_reader
 from gateway.core.closing import Closing
 from gateway.core.dialect import Dialect
 from gateway.core.errors import BadRequest, ClientError
-from gateway.core.guard import Entry, Guard
+from gateway.core.guard import Door, Entry, Guard
 from gateway.core.ops import Ref
 from gateway.core.reader import Opening, Place, Reader, Tally
 from gateway.core.rights import Principal
@@ -30,24 +29,18 @@ is others' turn."""
 FRAMES_PER_TURN = 64
 """How many frames of one client are looked at in a loop turn: a read brings up to 40,000 of the smallest."""
 
+FRAMES_A_MESSAGE = 64
+"""Pongs and fragments are no messages, but each is some work: so many count as one."""
+
+MOST_UNREAD_BYTES = 64 * 2**20
+"""What clients together have sent of messages that are not whole yet. Beyond that whoever sends more of one is ended:
+tens of thousands of them with `WS_MAX_MESSAGE_BYTES` each would be gigabytes."""
+
 INBOUND_WINDOW_S = 10.0
 """Over how long `INBOUND_RATE` is an average: a page that comes back asks for all of its feeds at once."""
 
 LINGER_S = 1.0
 """How long a client may take to close its side once both have said their last."""
-
-
-class Door(Protocol):
-    """What lets a client of one path in."""
-
-    async def authenticate(self, token: str) -> Guard:
-        """Whose token it is. Raises `ClientError`."""
-
-    async def enter(self, guard: Guard) -> Entry:
-        """What the path serves to this client by itself. Raises `ClientError`."""
-
-    def allow(self, guard: Guard | None, subjects: tuple[str, ...]) -> list[Filter]:
-        """Turns filters as a client wrote them into filters that it may have. Raises `ClientError`."""
 
 
 class WebSocketConnection(Connection):
@@ -71,6 +64,7 @@ class WebSocketConnection(Connection):
         "_incoming",
         "_pinged_at",
         "_spent_until",
+        "_unread",
         "_waits_for_pong",
         "feeds",
     )
@@ -96,6 +90,7 @@ class WebSocketConnection(Connection):
         self._errors = 0
         self._held = 0
         self._spent_until = 0.0
+        self._unread = 0
         self._pinged_at = room.now()
         self._waits_for_pong = False
 
@@ -247,7 +242,7 @@ class WebSocketConnection(Connection):
     def _hang_up(self) -> None:
         """Both have said their last: close our side, and read away what still comes until the client closes its own.
         On bytes that nobody reads the kernel answers with a reset, which can overtake the close frame."""
-        self._incoming = None
+        self._stop_listening()
         self._pending = self._outstanding()
         self._deadline = self.room.now() + LINGER_S
         if self.transport is None or self.transport.is_closing():
@@ -305,14 +300,32 @@ class WebSocketConnection(Connection):
         if self._incoming is not None:
             self._incoming.feed(data)
             self._read()
+            if self._unread and self.room.unread_bytes > MOST_UNREAD_BYTES:
+                self.end(Closing.OVERLOADED)
+                self._hang_up()
+
+    def _count_unread(self) -> None:
+        """What is left of what came counts, until it is read or its connection is gone."""
+        left = 0 if self._incoming is None or self.transport is None else self._incoming.held_bytes
+        self.room.unread_bytes += left - self._unread
+        self._unread = left
+
+    def _stop_listening(self) -> None:
+        self._incoming = None
+        self._count_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if not self.takes_messages:
-            self._incoming = None
+            self._stop_listening()
         self.hold_reading(UNREAD, False)
+        self._count_unread()
 
     def _read(self) -> None:
+        self._read_frames()
+        self._count_unread()
+
+    def _read_frames(self) -> None:
         left = FRAMES_PER_TURN
         while self._incoming is not None and not self._held:
             if not left:
@@ -336,31 +349,33 @@ class WebSocketConnection(Connection):
         self.hold_reading(TURN_OVER, False)
 
     def _received(self, opcode: int, payload: bytes) -> None:
-        if opcode == ws_reader.PONG:
-            self._waits_for_pong = False
-        elif opcode == ws_reader.CLOSE:
+        if opcode == ws_reader.CLOSE:
             if self.ending is None:
                 self._leave(Closing.CLIENT_CLOSED)
                 self.write(frames.close_echo(payload))
             self._hang_up()
-        elif opcode == ws_reader.CONTINUATION:
-            return  # of a message that goes on: it counts when it is whole
-        elif not self._spend():
+        elif not self._spend(opcode):
             self.end(Closing.RATE_LIMITED)
+            self._hang_up()  # who floods goes on for a while: not worth reading
+        elif opcode == ws_reader.PONG:
+            self._waits_for_pong = False
+        elif opcode == ws_reader.CONTINUATION:
+            return  # of a message that goes on
         elif opcode == ws_reader.PING:
             self.write(frames.pong(payload))
         elif self.takes_messages:
             self.take(self.message if opcode == ws_reader.TEXT else self.binary, payload)
 
-    def _spend(self) -> bool:
-        """Whether the client may send one more message now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
+    def _spend(self, opcode: int) -> bool:
+        """Whether the client may send one more frame now: `INBOUND_RATE` on average over `INBOUND_WINDOW_S`.
 
         A leaky bucket in one number (GCRA, ITU-T I.371): when the bucket will be empty again.
         """
         rate = self.room.inbound_rate
         if rate:
             now = self.room.now()
-            self._spent_until = max(self._spent_until, now) + 1 / rate
+            messages = 1 / FRAMES_A_MESSAGE if opcode in (ws_reader.PONG, ws_reader.CONTINUATION) else 1
+            self._spent_until = max(self._spent_until, now) + messages / rate
             return self._spent_until - now <= INBOUND_WINDOW_S
         return True
 

@@ -12,11 +12,11 @@ from gateway.core.closing import Closing
 from gateway.core.dialect import RAW, RAW_WITH_CONTROL
 from gateway.core.envelope import BadEvent, check
 from gateway.core.errors import BadRequest, ClientError, Unauthorized, UpstreamError
-from gateway.core.guard import Entry, Guard, Store
+from gateway.core.guard import Door, Entry, Guard, Store
 from gateway.core.ops import Auth, Ref, parse_op
 from gateway.core.reader import Reader
 from gateway.transports.room import Room
-from gateway.transports.ws import UNSTORED, Door, WebSocketConnection
+from gateway.transports.ws import UNSTORED, WebSocketConnection
 
 SUBPROTOCOL = "natsgate.raw.v1"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from gateway.core.dialect import ENVELOPE
 from gateway.core.errors import BadRequest, ClientError, Unauthorized
-from gateway.core.guard import Entry, Guard
+from gateway.core.guard import Door, Entry, Guard
 from gateway.core.ops import Auth, BadOp, Op, Ping, Ref, Subscribe, Unsubscribe, error_reply, hello, parse_op, reply
 from gateway.core.subjects import feed_name
 from gateway.transports.room import Room
-from gateway.transports.ws import Door, WebSocketConnection
+from gateway.transports.ws import WebSocketConnection
 
 SUBPROTOCOL = "natsgate.v1"
 

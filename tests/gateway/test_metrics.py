@@ -55,6 +55,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "natsgate_requests_waiting": (),
     "natsgate_revoked_users": (),
     "natsgate_sent_bytes_total": ("transport",),
+    "natsgate_unread_bytes": (),
 }
 """The names and labels that dashboards may rely on."""
 

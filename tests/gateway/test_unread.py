@@ -52,7 +52,7 @@ async def test_pings_without_end_do_not_fill_the_memory(start_gateway: StartGate
 
 async def test_a_message_without_end_does_not_fill_the_memory(start_gateway: StartGateway) -> None:
     """Empty fragments by the hundred thousand, and then the message: memory stays, and the message is understood."""
-    gateway = await start_gateway()
+    gateway = await start_gateway(INBOUND_RATE=0)
     async with RawWebSocket(gateway.url) as ws:
         await ws.next_op("hello")
         resident = gateway.rss_bytes()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tests.support.gateway import Gateway
 from tests.support.http_reply import fetch_async
 from tests.support.metrics import Metrics
-from tests.support.raw_ws import RawWebSocket
+from tests.support.raw_ws import TEXT, RawWebSocket
 from tests.support.sse import SseClient
 
 RETRY_MS = range(1000, 4001)
@@ -54,8 +54,12 @@ async def refused_websocket(gateway: Gateway, headers: Mapping[str, str], reason
 
 
 async def told_and_closed(board: RawWebSocket, reason: str, code: int = 1013) -> None:
-    """`closing` comes, then the close frame, then the end."""
-    _check(await board.next_op("closing"), reason)
+    """`closing` comes, behind the answers to what was sent before, then the close frame, then the end."""
+    told: dict[str, Any] = {}
+    while told.get("op") != "closing":
+        answer = await board.next_frame()
+        told = answer.json() if answer.opcode == TEXT else {}
+    _check(told, reason)
     frame = await board.answer_close()
     assert (frame.close_code, frame.payload[2:].decode()) == (code, reason)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,14 @@ from tests.conftest import StartGateway
 from tests.limits.counts import until_counts, until_nobody
 from tests.limits.refusals import Asking, refused_status, refused_stream, refused_websocket, rejected
 from tests.support.eventually import eventually
+from tests.support.flow import Flow
 from tests.support.gateway import Gateway
 from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
 from tests.support.raw_ws import RawWebSocket
 from tests.support.sse import SseClient
+
+ConnectNats = Callable[[str], Awaitable[Client]]
 
 FEW = 400
 REQUEST = b"GET /events?subject=repo.limits.%3E HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n"
@@ -101,13 +105,17 @@ async def test_more_connections_than_descriptors_are_told_to_come_again(
 
 
 async def test_what_only_holds_the_door_does_not_take_the_last_ones(
-    start_gateway: StartGateway, own_nats: NatsServer, own_id: str
+    start_gateway: StartGateway, own_nats: NatsServer, connect_nats: ConnectNats, own_id: str
 ) -> None:
-    """More half requests than descriptors: the oldest are given up, so that who is inside gets events, NATS is reached
-    again after a restart, and whoever has a whole request is served. The log has a line every few seconds."""
-    gateway = await start_gateway(nats_url=own_nats.url, open_files=(FEW, FEW), REQUEST_TIMEOUT_S=60, LINGER_S=60)
+    """More half requests than descriptors: the oldest are given up, so that NATS is reached again after a restart, who
+    is inside gets events, and whoever has a whole request is served. The log has a line every few seconds."""
+    gateway = await start_gateway(nats_url=own_nats.url, open_files=(FEW, FEW), REQUEST_TIMEOUT_S=60)
+    subject = f"repo.{own_id}.x"
     mob = Mob(gateway.host, gateway.port)
-    async with SseClient(gateway.url, f"repo.{own_id}.>") as page:
+    async with (
+        SseClient(gateway.url, subject) as page,
+        Flow(await connect_nats(own_nats.url), [subject], each=1) as flow,
+    ):
         await page.ready()
         try:
             await asyncio.to_thread(mob.open, 3 * FEW, REQUEST[:30])
@@ -117,10 +125,11 @@ async def test_what_only_holds_the_door_does_not_take_the_last_ones(
 
             await eventually(given_up, "the oldest are given up")
             await asyncio.to_thread(own_nats.restart)
-            state = await page.next_event(timeout_s=20)
-            while state.type != "natsgate.state" or state.json() != {"upstream": "up"}:
-                state = await page.next_event(timeout_s=20)
-            async with SseClient(gateway.url, f"repo.{own_id}.>") as other:
+            stored = flow.stored
+            await flow.more(5)
+            while (await page.next_message(timeout_s=20)).json()["n"] < stored + 4:
+                pass
+            async with SseClient(gateway.url, subject) as other:
                 await other.ready()
             assert open_files_of(gateway) < FEW
         finally:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
 from gateway.settings import Settings
-from gateway.transports.ws import INBOUND_WINDOW_S
+from gateway.transports.ws import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
 from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
 from tests.conftest import StartGateway
 from tests.limits.counts import until_counts, until_nobody
@@ -29,6 +30,7 @@ from tests.support.raw_ws import (
 )
 from tests.support.tokens import SECRET, token
 
+MIB = 2**20
 RATE = 3
 BURST = int(RATE * INBOUND_WINDOW_S)
 PING_OP = encode_op(op="ping", ref=1)
@@ -50,13 +52,15 @@ async def until_rate_limited(gateway: Gateway, count: int) -> None:
     await eventually(closed, f"{count} were closed as rate_limited")
 
 
+BEGUN = encode_frame(TEXT, b"x", fin=False)
+MUCH = FRAMES_A_MESSAGE * BURST
 TOO_FAST = {
-    "messages": PING_OP,
-    "what is no message of ours": encode_text("nonsense"),
-    "pings": encode_frame(PING),
-    "pongs that nobody asked for": encode_frame(PONG),
-    "fragments": encode_frame(CONTINUATION, b"x", fin=False),
-    "empty fragments": encode_frame(CONTINUATION, b"", fin=False),
+    "messages": PING_OP * (BURST + 5),
+    "what is no message of ours": encode_text("nonsense") * (BURST + 5),
+    "pings": encode_frame(PING) * (BURST + 5),
+    "pongs that nobody asked for": encode_frame(PONG) * (MUCH + 5),
+    "fragments": BEGUN + encode_frame(CONTINUATION, b"x", fin=False) * (MUCH + 5),
+    "empty fragments": BEGUN + encode_frame(CONTINUATION, b"", fin=False) * (MUCH + 5),
 }
 
 
@@ -67,13 +71,11 @@ async def limited(start_gateway: StartGateway) -> Gateway:
 
 
 async def test_who_sends_too_fast_is_told_to_come_again(limited: Gateway) -> None:
-    """Messages, pings, pongs that nobody asked for and fragments all count: one more than `INBOUND_RATE` on average
-    over ten seconds, and the connection is closed with 1013, `rate_limited`."""
-    for done, (what, frame) in enumerate(TOO_FAST.items(), start=1):
+    """One message or ping more than `INBOUND_RATE` on average over ten seconds, or so many pongs and fragments as are
+    as much work, and the connection is closed with 1013, `rate_limited`."""
+    for done, sent in enumerate(TOO_FAST.values(), start=1):
         async with RawWebSocket(limited.url) as board:
-            if "fragments" in what:
-                await board.send(encode_frame(TEXT, b"x", fin=False))
-            await board.send(frame * (BURST + 5))
+            await board.send(sent)
             await told_and_closed(board, "rate_limited")
         await until_rate_limited(limited, done)
     await until_nobody(limited)
@@ -110,16 +112,16 @@ async def test_zero_is_no_limit(start_gateway: StartGateway) -> None:
             await board.next_op("pong")
 
 
-async def test_pongs_that_were_asked_for_are_free(start_gateway: StartGateway) -> None:
-    """Whoever answers the server's pings, however often it asks, is not counted for it."""
-    gateway = await start_gateway(INBOUND_RATE=0.1, WS_PING_S=0.05)
-    async with RawWebSocket(gateway.url) as board:
-        await board.next_op("hello")
-        for _ in range(10):
-            frame = await board.next_frame()
-            assert frame.opcode == PING
-            await board.send(encode_frame(PONG, frame.payload))
-        await board.ping_op()
+async def test_pongs_and_fragments_cost_little(limited: Gateway) -> None:
+    """A message may come in hundreds of fragments with pongs in between, and counts as a few."""
+    message = json.dumps({"op": "ping", "ref": "x" * 100}).encode()
+    async with RawWebSocket(limited.url) as board:
+        first, *middle, last = [message[at : at + 1] for at in range(len(message))]
+        for _ in range(BURST // 8):
+            await board.send(encode_frame(TEXT, first, fin=False))
+            await board.send(*(encode_frame(CONTINUATION, each, fin=False) + encode_frame(PONG) for each in middle))
+            await board.send(encode_frame(CONTINUATION, last))
+            await board.next_op("pong")
 
 
 async def test_filters_of_a_feed(start_gateway: StartGateway) -> None:
@@ -190,4 +192,28 @@ async def test_who_does_not_say_who_it_is_has_little_time(start_gateway: StartGa
         assert (frame.close_code, frame.payload[2:].decode()) == (3000, "unauthorized")
         await until_counts(gateway, connections=1, subs=1)
         await timely.subscribe("repo.limits.>")
+    await until_nobody(gateway)
+
+
+async def test_half_messages_of_all_clients_are_bounded(start_gateway: StartGateway) -> None:
+    """What clients have sent of messages that are not whole counts together: beyond `MOST_UNREAD_BYTES` whoever sends
+    more of one is told to come again, others are served, and when they are gone nothing is counted."""
+    gateway = await start_gateway(WS_MAX_MESSAGE_BYTES=20 * MIB, INBOUND_RATE=0)
+    half = encode_frame(TEXT, b"x" * (20 * MIB))[: 15 * MIB]
+    async with AsyncExitStack() as stack, RawWebSocket(gateway.url) as other:
+        for _ in range(4):
+            board = await stack.enter_async_context(RawWebSocket(gateway.url))
+            await board.send(half)
+        async with RawWebSocket(gateway.url) as last:
+            with contextlib.suppress(ConnectionError):  # it is ended on the way
+                await last.send(half)
+            await told_and_closed(last, "overloaded")
+        await other.ping_op()
+        metrics = await asyncio.to_thread(gateway.metrics)
+        assert 59 * MIB < metrics.total("natsgate_unread_bytes") <= MOST_UNREAD_BYTES
+
+    async def none_left() -> bool:
+        return (await asyncio.to_thread(gateway.metrics)).total("natsgate_unread_bytes") == 0
+
+    await eventually(none_left, "nothing unread is counted")
     await until_nobody(gateway)
