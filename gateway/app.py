@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from gateway.core.carriers import BEARER_SUBPROTOCOL
 from gateway.core.dialect import ENVELOPE, RAW, RAW_WITH_CONTROL
-from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound
+from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, UpgradeRequired
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import RouteSpec
@@ -91,6 +91,7 @@ class App:
         routes: list[BaseRoute] = [
             Route("/events", self._events, methods=["GET"]),
             WebSocketRoute("/ws", self._ws),
+            Route("/ws", self._no_upgrade, methods=["GET"]),
             Route("/auth/ticket", self._ticket, methods=["POST"]),
             Route("/livez", self._livez, methods=["GET"]),
             Route("/readyz", self._readyz, methods=["GET"]),
@@ -131,6 +132,12 @@ class App:
 
     async def _ws(self, websocket: WebSocket) -> None:
         await self.websocket(websocket, BUILT_IN, None, {})
+
+    async def _no_upgrade(self, request: Request) -> Response:
+        raise UpgradeRequired(
+            "This path is a WebSocket, and the request is not one: a proxy in between may have taken Upgrade and "
+            "Connection away (nginx: proxy_set_header Upgrade $http_upgrade)."
+        )
 
     async def sse(self, request: Request, label: str, spec: RouteSpec | None, parameters: dict[str, str]) -> Response:
         """Answer a request for a stream."""
@@ -189,7 +196,7 @@ class App:
                 return
             self._room.reject(error.code, remote)
             dialect = ENVELOPE if not raw else RAW_WITH_CONTROL if query.control else RAW
-            connection = RefusedConnection(self._room, label, dialect, remote, error.closing)
+            connection = RefusedConnection(self._room, label, dialect, remote, error)
         else:
             if raw:
                 connection = RawConnection(self._room, label, guard, remote, door, entry, control=query.control)

@@ -164,6 +164,8 @@ def token(
     audience: str | None,
 ) -> None:
     """Print a token, signed (HS256) with NATSGATE_JWT_SECRET. In a pattern {sub} stands for the token's own --sub."""
+    if not (subscribe or publish):
+        _tell("this token gives no rights; --subscribe 'repo.42.>' and --publish give some")
     from gateway.commands.token import mint
 
     settings = _client_settings(config)
@@ -380,7 +382,9 @@ def dev(listen: str, nats_port: int, nats_server: str | None, samples: bool, fre
     """An own nats-server, the stream, a gateway and sample events on this machine. Ctrl-C ends all of it."""
     from gateway.dev import ChildEnded, Dev
 
-    address = _settings(None, listen=listen, auth="none", insecure=False).listen  # its own settings come later
+    address = _settings(None, listen=listen, auth="none", insecure=True).listen  # its own settings come later
+    if not address.loopback:
+        _die(EXIT_WRONG, f"--listen: {address}: dev is for this machine, 127.0.0.1 or [::1]; use natsgate serve")
     if not address.port:
         _die(EXIT_WRONG, "--listen: give a port; dev tells you the URL to open")
     run = Dev(address.host, address.port, nats_port, nats_server=nats_server, samples=samples, say=click.echo)

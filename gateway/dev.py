@@ -276,6 +276,8 @@ class Dev:
                     f"  ws://{self._host}:{self._port}/api/projects/1/ws         (bare events)",
                     "",
                     "Publish one yourself, from any NATS client:",
+                    f"  NATSGATE_NATS_URL={self._nats_url} natsgate publish repo.42.task.progress "
+                    '\'{"type":"task.progress","payload":{"percent":50}}\'',
                     f"  nats -s {self._nats_url} pub repo.42.task.progress "
                     '\'{"type":"task.progress","payload":{"percent":50}}\'',
                     "",

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from gateway.core import sse
 from gateway.core.closing import Closing
-from gateway.core.errors import ClientError, ComeBack, Unauthorized
+from gateway.core.errors import ClientError, ComeBack, Unauthorized, UpgradeRequired
 from gateway.core.response_headers import OF_DATA
 from gateway.transports.sse import farewell_block
 
@@ -42,6 +42,8 @@ def refusal(error: ClientError, connection: HTTPConnection, retry_ms: Callable[[
         if wants_stream(connection.headers.getlist("accept")):
             return ended_stream(error.why, wait_ms)
         headers["retry-after"] = str(-(-wait_ms // 1000))
+    if isinstance(error, UpgradeRequired):
+        headers |= {"upgrade": "websocket", "connection": "upgrade"}  # RFC 9110, section 15.5.22
     if isinstance(error, Unauthorized):
         invalid = "" if error.reason == "missing" else ', error="invalid_token"'  # RFC 6750, section 3.1
         headers["www-authenticate"] = f'Bearer realm="natsgate"{invalid}'

@@ -115,7 +115,10 @@ class Jwks:
             if not self.trouble:
                 self._lacks(algorithm, kid)
         elif self.absent.get((algorithm, kid)) is None:
-            raise _not_now()  # it may have come since: whoever signs with a new key is not to be sent away for good
+            raise ComeBack(
+                "The token's key (kid) is not one that is known, and its issuer was asked for new ones a moment ago; "
+                "come again."
+            )  # it may have come since: whoever signs with a new key is not to be sent away for good
         if self.trouble:
             raise _not_now()
         return self.known(algorithm, kid)

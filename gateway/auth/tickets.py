@@ -64,8 +64,8 @@ class Tickets:
         """
         if self._key is None:
             raise NotFound(
-                "This gateway gives no tickets: it needs AUTH=jwt, and NATSGATE_TICKET_SECRET or JWT_SECRET to sign "
-                "them with. (With AUTH=none streams open without.)"
+                "This gateway gives no tickets: it has nothing to sign them with. NATSGATE_TICKET_SECRET_FILE (beside "
+                "AUTH=jwt) makes it; with JWT_SECRET it does without. (With AUTH=none streams need none.)"
             )
         if path is not None and not (len(path) <= MAX_PATH_CHARS and _PATH.fullmatch(path)):
             raise BadRequest(

@@ -8,6 +8,7 @@ GatewayError
 │   │   └── BadOrigin      403: a page of an origin that is not ours sent it
 │   ├── NotFound           404: no such route
 │   │   └── Hidden         404: there is one, but a service says that this client is not to know
+│   ├── UpgradeRequired    426: a WebSocket path, asked for without an upgrade
 │   ├── Unprocessable      422: well-formed, but a needed field is missing
 │   └── ComeBack           503 or 429: not now; the client is to come again
 ├── UpstreamError          NATS is away, slow, or answered with an error; retried by us
@@ -106,6 +107,14 @@ class Hidden(NotFound):
     """What the path names does not exist, or is not this client's: a service does not say which."""
 
     closing = Closing.NOT_FOUND
+
+
+class UpgradeRequired(ClientError):
+    """The path is for WebSocket, and the request is not one."""
+
+    status = 426
+    code = "upgrade_required"
+    title = "Upgrade Required"
 
 
 class Unprocessable(ClientError):

@@ -83,8 +83,8 @@ class Admission:
         """
         if 0 < self.most_per_sub <= self._by_sub[sub]:
             raise ComeBack(
-                f"You have {self.most_per_sub} connections, which is the most (MAX_CONNECTIONS_PER_SUB); close one, "
-                "or put several filters into one feed.",
+                f"You have as many connections as one user may (NATSGATE_MAX_CONNECTIONS_PER_SUB={self.most_per_sub}); "
+                "close one, or put several filters into one feed.",
                 why=Closing.LIMIT_CONNECTIONS,
                 too_many=True,
             )
@@ -96,7 +96,7 @@ class Admission:
             raise ComeBack("This replica has all the connections it takes.", why=Closing.LIMIT_CONNECTIONS)
         if 0 < self.most_per_address <= self._by_address[limit_key(address)]:
             raise ComeBack(
-                f"Your address has {self.most_per_address} connections, which is the most (MAX_CONNECTIONS_PER_IP).",
+                f"Your address has as many connections as one may (NATSGATE_MAX_CONNECTIONS_PER_IP={self.most_per_address}).",
                 why=Closing.LIMIT_CONNECTIONS,
                 too_many=True,
             )

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from gateway.core import control, frames
 from gateway.core.closing import Closing
 from gateway.core.dialect import ENVELOPE, Dialect
-from gateway.core.ops import hello
+from gateway.core.errors import ClientError
+from gateway.core.ops import error_reply, hello
 from gateway.core.reader import Reader
 from gateway.core.schedule import retry_ms
 from gateway.transports.connection import Connection
@@ -19,16 +20,16 @@ class RefusedConnection(Connection):
 
     Args:
         room, route, dialect, remote: see `Connection`.
-        why: what it is closed for.
+        error: what it is closed for; its `closing` is the reason.
     """
 
-    __slots__ = ("_why",)
+    __slots__ = ("_error",)
 
     transport_name = "ws"
 
-    def __init__(self, room: Room, route: str, dialect: Dialect, remote: str, why: Closing) -> None:
+    def __init__(self, room: Room, route: str, dialect: Dialect, remote: str, error: ClientError) -> None:
         super().__init__(room, route, dialect, None, remote)
-        self._why = why
+        self._error = error
 
     def admitted(self) -> Closing | None:
         """It never is: it counts as a refused request."""
@@ -37,7 +38,9 @@ class RefusedConnection(Connection):
     def started(self) -> None:
         if self.dialect is ENVELOPE:
             self.write(hello(self.id, self.room.replica, authenticated=False))  # the first word, to everybody
-        self.end(self._why)
+            self.write(error_reply(self._error, None))
+        assert self._error.closing is not None
+        self.end(self._error.closing)
 
     def finish(self) -> None:
         """Close our side. The client answers the close frame and closes its own; what it sends is read away, since on

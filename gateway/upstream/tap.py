@@ -46,6 +46,8 @@ ASKED_AGAIN = 4
 WARM_EVENTS = 60_000
 """The most events that are read to warm the log: the first clients wait for it, about a second for this many."""
 
+_MEND = "check NATSGATE_NATS_URL, the login (NATSGATE_NATS_*), and that nats-server runs"
+
 
 class Tap:
     """The one subscription, its life and its health.
@@ -120,7 +122,7 @@ class Tap:
         if held is not None:
             self._log.warning(event, **fields, held_back=held)
         if not self._nats.connected:
-            self.reasons = [f"NATS is not connected: {self._nats.last_error}"]
+            self.reasons = [f"NATS is not connected: {self._nats.last_error}; {_MEND}"]
 
     def wake(self) -> None:
         """Something changed that it may have waited for."""
@@ -394,5 +396,5 @@ class Tap:
         if isinstance(error, UpstreamRefused) and error.code == JETSTREAM_OFF:
             return "this NATS account has no JetStream; enable it in the nats-server configuration: jetstream { }"
         if isinstance(error, UpstreamAway) and not self._nats.connected:
-            return f"NATS is not connected: {self._nats.last_error}"
+            return f"NATS is not connected: {self._nats.last_error}; {_MEND}"
         return str(error)

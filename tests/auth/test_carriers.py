@@ -107,3 +107,14 @@ async def test_no_token_and_no_right(guarded: Gateway, own_id: str) -> None:
     async with SseClient(guarded.url, f"repo.{own_id}.>", headers=headers) as sse:
         assert sse.status == 403
         assert f"repo.{own_id}.>" in sse.reply.problem()["detail"]
+
+
+async def test_a_page_is_told_what_is_wrong_with_its_token(guarded: Gateway) -> None:
+    """A handshake with a bad token is accepted, told in words what HTTP would say, and closed."""
+    async with ws_client(guarded.ws_url, subprotocols=["natsgate.v1", "natsgate.bearer.nonsense"]) as ws:
+        close, ops = await ws.closed()
+    assert [op["op"] for op in ops] == ["error", "closing"]
+    assert ops[0]["code"] == "unauthorized"
+    assert "JSON Web Token" in ops[0]["message"]
+    assert close is not None
+    assert close.code == 3000

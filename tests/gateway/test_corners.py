@@ -78,3 +78,11 @@ async def test_other_requests_go_on_beside_a_stream(gateway: Gateway, own_id: st
     async with SseClient(gateway.url, f"repo.{own_id}.>") as sse:
         await sse.ready()
         assert (await fetch_async(gateway.host, gateway.port, "/livez")).status == 200
+
+
+async def test_a_websocket_path_without_an_upgrade_says_so(gateway: Gateway) -> None:
+    """A plain GET of /ws is told that it is for WebSocket, and what a proxy may have taken away."""
+    reply = await fetch_async(gateway.host, gateway.port, "/ws")
+    assert reply.status == 426
+    assert reply.headers["upgrade"] == "websocket"
+    assert "Upgrade" in reply.problem()["detail"]
