@@ -42,7 +42,7 @@ class Services:
         ask: sends a NATS request: subject, payload, seconds; raises `UpstreamError`.
         where: tells where the stream stands now; raises `UpstreamError`.
         probe: asks the stream's leader something; raises `UpstreamError` when NATS is away.
-        max_event_bytes: the most that an initial event may have; 0 means no limit.
+        max_event_bytes: the most that an initial event may have; 0 means no limit. It may change.
         now: monotonic seconds.
         log: for what a service gets wrong.
 
@@ -63,7 +63,7 @@ class Services:
         self._ask = ask
         self._where = where
         self._probe = probe
-        self._max_event_bytes = max_event_bytes
+        self.max_event_bytes = max_event_bytes
         self._now = now
         self._log = log
         self._seldom = Seldom(now)
@@ -108,7 +108,7 @@ class Services:
     async def _asked(self, route: str, key: bytes, question: bytes) -> Verdict:
         try:
             answer, cursor = await self._answer(route, question)
-            verdict = read_verdict(answer, cursor, max_event_bytes=self._max_event_bytes)
+            verdict = read_verdict(answer, cursor, max_event_bytes=self.max_event_bytes)
         except (UpstreamError, ValueError) as error:
             held = self._seldom.due(route)
             if held is not None:

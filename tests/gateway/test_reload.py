@@ -14,6 +14,7 @@ from tests.support.eventually import eventually
 from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
 from tests.support.producer import publish
+from tests.support.service import Service
 from tests.support.sse import SseClient
 from tests.support.ws import ws_client
 
@@ -72,6 +73,20 @@ async def test_limits_and_times_hold_from_then_on(start_gateway: StartGateway, o
         assert said["changed"] == ["heartbeat_s", "max_filters"]
         await page.next_comment()
         assert (await fetch_async(gateway.host, gateway.port, two)).status == 400
+
+
+async def test_the_size_of_events_holds_for_what_services_show(
+    start_gateway: StartGateway, nc: Client, own_id: str
+) -> None:
+    """A larger `MAX_EVENT_BYTES` lets larger events of a service's `initial` pass, too."""
+    asks = routes((f'name = "{own_id}"', 'path = "/asks"', f'subjects = ["task.{own_id}.>"]', 'authorize = "service"'))
+    gateway = await start_gateway(config="max_event_bytes = 100\n" + asks)
+    large = {"text": "x" * 200}
+    async with Service(nc, own_id, {"allow": True, "initial": [large]}):
+        assert (await fetch_async(gateway.host, gateway.port, "/asks")).status == 503
+        assert (await reload(gateway, "max_event_bytes = 1000\n" + asks))["changed"] == ["max_event_bytes"]
+        async with SseClient(gateway.url, target="/asks") as page:
+            assert (await page.next_message()).json() == large
 
 
 async def test_a_bad_file_changes_nothing_and_is_named(start_gateway: StartGateway, own_id: str) -> None:
