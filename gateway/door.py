@@ -69,6 +69,7 @@ class Gate:
         """Let in by these from now on. Whoever is in stays."""
         self.settings = settings
         self.authenticator = authenticator
+        self.services.max_event_bytes = settings.max_event_bytes
 
     def guard(self, principal: Principal) -> Guard | None:
         """The guard of a connection of this principal; None where nothing about it ever changes."""

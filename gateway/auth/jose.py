@@ -107,8 +107,8 @@ def key_set(document: Any) -> tuple[Key, ...]:
         try:
             material = jwt.PyJWK.from_dict(each).key
             algorithm = _algorithm_of(material)
-        except (jwt.PyJWTError, BadKey, ValueError, TypeError):
-            continue  # one of another kind, such as P-384: it proves nothing here, and the others do
+        except (jwt.PyJWTError, BadKey, ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm):
+            continue  # one of another kind, such as P-384 or none: it proves nothing here, and the others do
         kid = each.get("kid")
         if each.get("alg", algorithm) == algorithm and (kid is None or isinstance(kid, str)):
             keys.append(Key(algorithm, kid, material))

@@ -141,6 +141,10 @@ class Jwks:
             if str(error) != self.trouble:
                 self._log.warning("jwks_not_fetched", error=str(error), url=self.shown_url, kept=len(self._keys))
             self.trouble = str(error)
+        except Exception as error:  # a fault of ours: said loudly, and tried again; nobody is dropped by it
+            self.fetches["failed"] += 1
+            self._log.error("jwks_failed", url=self.shown_url, exc_info=error)
+            self.trouble = f"a fault in natsgate: {type(error).__name__}; see the log"
         else:
             self.fetches["done"] += 1
             changed = document != self._document

@@ -216,11 +216,12 @@ class Connection(asyncio.Protocol):
         if self._counted:
             self._counted = False
             # A proxy that dies takes thousands with it in one turn of the loop.
-            self.room.turns.add(partial(self._left, why, tally))
+            # It leaves as who it is now: a raw client's token may be found good afterwards, for what it sent before.
+            self.room.turns.add(partial(self._left, why, tally, self.sub))
 
-    def _left(self, why: Closing, tally: Tally) -> None:
+    def _left(self, why: Closing, tally: Tally, sub: str) -> None:
         room = self.room
-        room.admission.left(self.remote, self.sub)
+        room.admission.left(self.remote, sub)
         room.current[(self.transport_name, self.route)] -= 1
         room.closed[(self.transport_name, why.reason)] += 1
         room.journal.closed(self, why, tally)

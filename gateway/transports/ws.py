@@ -166,7 +166,7 @@ class WebSocketConnection(Connection):
             if self.ending is None and self.transport is not None:
                 self.turned_away(error, ref)
                 if not self.is_authenticated:
-                    self.end(error.closing or Closing.UNAUTHORIZED)
+                    self.end(error.closing or Closing.POLICY)  # without one it is the request: no other token mends it
                 self._count_error()
         except Exception:  # a fault of ours: nobody stays for it, and the loop logs it
             self.failed()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from gateway.core import control, frames
 from gateway.core.closing import Closing
 from gateway.core.dialect import ENVELOPE, Dialect
-from gateway.core.errors import ClientError
+from gateway.core.errors import ClientError, ComeBack
 from gateway.core.ops import error_reply, hello
 from gateway.core.reader import Reader
 from gateway.core.schedule import retry_ms
@@ -38,7 +38,8 @@ class RefusedConnection(Connection):
     def started(self) -> None:
         if self.dialect is ENVELOPE:
             self.write(hello(self.id, self.room.replica, authenticated=False))  # the first word, to everybody
-            self.write(error_reply(self._error, None))
+            if not isinstance(self._error, ComeBack):  # which is nothing that the client could mend
+                self.write(error_reply(self._error, None))
         assert self._error.closing is not None
         self.end(self._error.closing)
 

@@ -9,11 +9,14 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from nats.aio.client import Client
 
+from gateway.auth.jwks import Jwks
+from gateway.logs import logger
 from tests.auth.knock import knock, let_in, refused
 from tests.conftest import StartGateway
 from tests.publishers.logins import certificates
@@ -51,6 +54,23 @@ async def test_keys_are_found_by_name(start_gateway: StartGateway, issuer: JwksS
     await refused(gateway, signed("ES256", "ES256", other), "signature")
     await refused(gateway, token(subscribe=MINE), "unknown_key")
     assert issuer.requests == 1
+
+
+async def test_a_key_for_no_algorithm_is_left_out(start_gateway: StartGateway, issuer: JwksServer) -> None:
+    """A key whose `alg` is `none` or unknown proves nothing, and the others of its set are used."""
+    issuer.publish({**jwk("ES256", "a"), "alg": "none"}, {**jwk("RS256", "b"), "alg": "XY1"}, jwk("ES256", "ES256"))
+    gateway = await start_gateway(AUTH="jwt", JWKS_URL=issuer.url)
+    await let_in(gateway, signed("ES256", "ES256"))
+    await refused(gateway, signed("ES256", "a"), "unknown_key", "kid")
+
+
+async def test_a_fault_in_fetching_ends_nothing() -> None:
+    """Whatever goes wrong in a fetch is told as its trouble, and whoever keeps the keys fresh goes on."""
+    loop = asyncio.get_running_loop()
+    jwks = Jwks("no URL at all", random=Random(1), log=logger(), changed=lambda: None, now=loop.time)
+    await jwks.refresh()
+    assert jwks.trouble.startswith("a fault in natsgate: ValueError")
+    assert (jwks.loaded, jwks.fetches["failed"]) == (False, 1)
 
 
 async def test_a_new_key_is_fetched(start_gateway: StartGateway, issuer: JwksServer) -> None:

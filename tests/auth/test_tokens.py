@@ -318,7 +318,7 @@ async def test_a_page_learns_why(guarded: Gateway, make: Callable[[], str], reas
         close, ops = await ws.closed()
         assert close is not None
         assert (close.code, close.reason) == (3000, reason)
-        assert [op["op"] for op in ops] == ["closing"]
+        assert [(op["op"], op.get("code")) for op in ops] == [("error", "unauthorized"), ("closing", None)]
         assert text not in "".join(ws.texts)
     async with ws_client(guarded.ws_url) as ws:
         await ws.send(op="auth", ref=1, token=text)

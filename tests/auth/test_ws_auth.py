@@ -304,6 +304,21 @@ async def test_a_route_is_entered_by_a_first_frame(routed: Gateway, nc: Client, 
         assert error["code"] == "forbidden"
 
 
+async def test_a_path_that_no_token_mends_is_told_so(routed: Gateway) -> None:
+    """A path that makes a subject too long is a 400; where the token comes by a first frame, an error and 1008
+    `policy`, with which nobody comes back."""
+    path = f"/boards/{'x' * 1100}"
+    async with ws_client(routed.ws_url, path) as ws:
+        await ws.send(op="auth", ref=1, token=token(subscribe=["project.>"]))
+        close, ops = await ws.closed()
+    assert close is not None
+    assert (close.code, close.reason) == (1008, "policy")
+    assert [(op["op"], op.get("code"), op.get("reconnect")) for op in ops] == [
+        ("error", "bad_request", None),
+        ("closing", None, False),
+    ]
+
+
 async def test_many_renewals_at_once_end_with_the_last(guarded: Gateway) -> None:
     """Renewals that come faster than they are looked at are answered one by one, in order."""
     async with ws_client(guarded.ws_url, headers=bearer(token())) as ws:
