@@ -16,7 +16,7 @@ from gateway.core.control import Control, GapReason
 from gateway.core.fanout import FanOut
 from gateway.core.feed import Audience, Feeds
 from gateway.core.log import Log
-from gateway.core.reader import UNPLACED, Place, Reader
+from gateway.core.reader import UNPLACED, Place, Reader, unheard
 
 FLUSH_EVENTS = 512
 """Events per fan-out write: bounds what one write hands to a socket."""
@@ -160,6 +160,7 @@ class Hub:
             return
         self._settle(reader)
         reader.place = Place.GONE
+        reader.write = unheard  # its socket refers to the connection, and that to the reader
         self.readers.discard(reader)
         self.feeds.release(reader.feed)
 

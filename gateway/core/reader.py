@@ -93,6 +93,10 @@ class Sink(Protocol):
         """A reader that was to end at the head is there."""
 
 
+def unheard(data: bytes) -> None:
+    """The `write` of a reader that is gone."""
+
+
 class Reader:
     """One feed of one connection.
 

@@ -90,6 +90,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self._answering is not None:  # uvicorn tells the newest request only
             self._answering.disconnected = True
             self._answering.message_event.set()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Nothing comes through this protocol any more. What refers to it would keep it, and it that, until the garbage
+        of a whole herd is collected in one go."""
+        self.parser = cast(httptools.HttpRequestParser, None)
+        if self.scope is not None:
+            self.scope.pop("extensions", None)
 
     @property
     def peer(self) -> str:
@@ -187,6 +195,7 @@ class HttpProtocol(HttpToolsProtocol):
                 self._unsupported_upgrade_warning()
                 return True
             self.handle_websocket_upgrade()
+            self._let_go()
             rest = data[upgrade.args[0] :] + behind
             protocol = self.transport.get_protocol()
             if rest and isinstance(protocol, WebSocketProtocol):  # else the handshake was refused
@@ -216,6 +225,7 @@ class HttpProtocol(HttpToolsProtocol):
         transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
         self.connections.discard(self)
         self.pipeline.clear()
+        self._let_go()
         _hand_over(transport, connection, cast("set[object]", self.connections))
 
 
@@ -251,6 +261,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
         self.disconnected = True
         self.connections.discard(self)
+        vars(self.conn).clear()  # a generator in it refers to it
+        self.scope.pop("extensions", None)
         _hand_over(transport, connection, cast("set[object]", self.connections))
         if self._early and connection.transport is not None:
             connection.data_received(bytes(self._early))
