@@ -83,8 +83,8 @@ def bad_origin(origin: str | None) -> BadOrigin:
     """The refusal of a page that is none of ours."""
     if origin is None:
         return BadOrigin(
-            "A cookie counts with an Origin only, so that no page can use its visitor's; browsers send one. Scripts send "
-            "Authorization: Bearer."
+            "A cookie counts with an Origin only, so that no page can use its visitor's; browsers send one. "
+            "Scripts send Authorization: Bearer."
         )
     return BadOrigin(
         f"A page of the origin {origin[:200]!a} may not do this; NATSGATE_ALLOWED_ORIGINS lists those that may, beside "

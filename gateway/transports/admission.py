@@ -96,7 +96,8 @@ class Admission:
             raise ComeBack("This replica has all the connections it takes.", why=Closing.LIMIT_CONNECTIONS)
         if 0 < self.most_per_address <= self._by_address[limit_key(address)]:
             raise ComeBack(
-                f"Your address has as many connections as one may (NATSGATE_MAX_CONNECTIONS_PER_IP={self.most_per_address}).",
+                "Your address has as many connections as one may "
+                f"(NATSGATE_MAX_CONNECTIONS_PER_IP={self.most_per_address}).",
                 why=Closing.LIMIT_CONNECTIONS,
                 too_many=True,
             )

@@ -16,8 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from gateway.transports.http_server import DETACH, HttpServer, bind
+from gateway.transports.http_server import DETACH, HttpServer
 from gateway.transports.limits import Limits
+from gateway.transports.sockets import bind
 from tests.attacks.requests import END, HANDSHAKE
 from tests.conformance.echo import EchoConnection
 from tests.support.eventually import eventually
