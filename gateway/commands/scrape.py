@@ -60,7 +60,7 @@ def look(address: Address) -> Look:
                 seen.sums[name] += value  # type: ignore[assignment]  # a Counter of floats
                 if name == "natsgate_connections":
                     seen.by_transport[labels["transport"]] += int(value)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise Unseen("what it sends are no metrics") from None
     if "natsgate_build_info" not in seen.sums:
         raise Unseen("those are no metrics of a natsgate")

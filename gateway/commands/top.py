@@ -101,7 +101,7 @@ class Screen:
         """Show these lines."""
         if self._tty:
             size = shutil.get_terminal_size()
-            head, *rest = [line[: size.columns] for line in lines[: size.lines - 1]]
+            head, *rest = [line[: size.columns] for line in lines[: max(1, size.lines - 1)]]
             begin = "" if self._begun else _HIDE_CURSOR + _CLEAR
             shown = [f"{_BOLD}{head}{_PLAIN}", *rest]
             self._out.write(begin + _HOME + "".join(f"{line}{_CLEAR_LINE}\n" for line in shown) + _CLEAR_BELOW)

@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         self.ends_at = self.began_at + lifetime_s(room.random, room.max_age_s)
         self._deadline = 0.0
         self._pending = 0
-        self._counted = False
+        self._counted: str | None = None  # as whose connection; None: not at all
         self._connections: set[object] | None = None
 
     # What a kind of connection adds
@@ -168,12 +168,16 @@ class Connection(asyncio.Protocol):
         key = (self.transport_name, self.route)
         self.room.opened[key] += 1
         self.room.current[key] += 1
-        self._counted = True
+        self._counted = ""
         crowded = self.room.admission.entered(self.remote)
-        if self.sub:
-            crowded = self.room.admission.named(self.sub) or crowded
+        crowded = self.named() or crowded
         self.room.journal.opened(self)
         return crowded
+
+    def named(self) -> Closing | None:
+        """It is known whose connection it is: count it as theirs. Why it has to go, if it has to."""
+        self._counted = self.sub
+        return self.room.admission.named(self.sub) if self.sub else None
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the socket."""
@@ -213,15 +217,12 @@ class Connection(asyncio.Protocol):
             self.room.hub.leave(reader)
             tally.add(reader)
         self.room.readers_changed()
-        if self._counted:
-            self._counted = False
+        if self._counted is not None:
             # A proxy that dies takes thousands with it in one turn of the loop.
-            # It leaves as who it is now: a raw client's token may be found good afterwards, for what it sent before.
-            self.room.turns.add(partial(self._left, why, tally, self.sub))
+            self.room.turns.add(partial(self._left, why, tally))
 
-    def _left(self, why: Closing, tally: Tally, sub: str) -> None:
+    def _left(self, why: Closing, tally: Tally) -> None:
         room = self.room
-        room.admission.left(self.remote, sub)
         room.current[(self.transport_name, self.route)] -= 1
         room.closed[(self.transport_name, why.reason)] += 1
         room.journal.closed(self, why, tally)
@@ -240,6 +241,9 @@ class Connection(asyncio.Protocol):
             self._connections.discard(self)
         if self.ending is None:
             self._leave(Closing.CLIENT_CLOSED)
+        if self._counted is not None:
+            # Against the limits it counts until here: whoever takes the last bytes slowly holds a socket and memory.
+            self.room.turns.add(partial(self.room.admission.left, self.remote, self._counted))
 
     def eof_received(self) -> bool | None:
         return None  # the client is done: close

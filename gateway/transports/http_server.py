@@ -7,6 +7,8 @@ objects for the request go. What this relies on, and what the tests of this modu
 - `Config(http=, ws=)` take protocol classes, made with (config, server_state, app_state, _loop).
 - `HttpToolsProtocol.cycle.disconnected` makes the end of the ASGI task leave the transport alone, and
   `_unset_keepalive_if_required` stops the timer that would close it.
+- `_start_asgi_task` begins each request, also those that waited in `pipeline` for the answer to the one before, which
+  `on_response_complete` takes from there; `connection_lost` tells `cycle` only, the newest one.
 - `handle_websocket_upgrade` hands the head of the request to the WebSocket protocol and forgets what came behind it.
 - `WebSocketsSansIOProtocol.run_asgi` closes `self.transport` at its end, so a detached one is given a dead transport.
 - `server_state.connections` holds what `Server.shutdown` calls `shutdown()` on and waits for.

@@ -179,7 +179,7 @@ class WebSocketConnection(Connection):
         if entry is not None:
             self.guard = guard
             self.authenticated(guard, ref)
-            crowded = self.room.admission.named(self.sub) if self.sub else None
+            crowded = self.named()
             if crowded is not None:
                 self.end(crowded)
             else:

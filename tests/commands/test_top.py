@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import pty
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
 from gateway.commands.scrape import Look, increase, observed, quantile
+from gateway.commands.top import Screen
 from tests.conftest import StartGateway
 from tests.support.command import NATSGATE, environment, natsgate
 from tests.support.fleet import Fleet
@@ -91,6 +94,34 @@ async def test_what_is_no_gateway_is_said_to_be_none(own_nats: NatsServer) -> No
     wrong = await asyncio.to_thread(natsgate, "top", "--once", "--url", "127.0.0.1:8080", settings={})
     assert wrong.returncode == 2
     assert "http://" in wrong.stderr
+
+
+async def test_numbers_that_are_none_are_no_metrics() -> None:
+    """A page that counts connections with `+Inf` is not one of a replica, and the command ends."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        page = b'natsgate_build_info 1\nnatsgate_connections{transport="sse"} +Inf\n'
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(page), page))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        done = await asyncio.to_thread(natsgate, "top", "--once", "--url", f"http://127.0.0.1:{port}", settings={})
+    assert done.returncode == 3
+    assert "no metrics" in done.stdout.splitlines()[1]
+
+
+@pytest.mark.parametrize("lines", [1, 2])
+def test_the_smallest_terminal_shows_the_heads(monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
+    """Where a terminal has room for one line only, that is the one that is shown."""
+    monkeypatch.setenv("LINES", str(lines))
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    Screen(out, tty=True).show(["heads", "one", "two"])
+    assert "heads" in out.getvalue()
+    assert "one" not in out.getvalue()
 
 
 class Topping:
