@@ -43,7 +43,7 @@ def refusal(error: ClientError, connection: HTTPConnection, retry_ms: Callable[[
             return ended_stream(error.why, wait_ms)
         headers["retry-after"] = str(-(-wait_ms // 1000))
     if isinstance(error, UpgradeRequired):
-        headers |= {"upgrade": "websocket", "connection": "upgrade"}  # RFC 9110, section 15.5.22
+        headers["upgrade"] = "websocket"  # RFC 9110, section 15.5.22
     if isinstance(error, Unauthorized):
         invalid = "" if error.reason == "missing" else ', error="invalid_token"'  # RFC 6750, section 3.1
         headers["www-authenticate"] = f'Bearer realm="natsgate"{invalid}'

@@ -68,6 +68,8 @@ async def test_what_is_refused_is_not_remembered(monkeypatch: pytest.MonkeyPatch
     assert (len(bench.tokens.cache), bench.tokens.cache.bytes) == (0, 0)
 
 
+# What other tests of this process have left is collected here, and is not this test's.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "more",
     [

@@ -40,7 +40,8 @@ def dev_events(url: str, headers: dict[str, str]) -> int:
             assert answer.readline().startswith(b"retry: ")
             return int(answer.status)
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:
+            return error.code
 
 
 def gone(dev: Dev) -> None:
