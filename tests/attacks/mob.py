@@ -1,4 +1,4 @@
-"""A mob: many bare sockets of one process, in a thread beside the test's loop."""
+"""A mob: many bare sockets of one address, opened and held in a thread beside the test's loop."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ import selectors
 import socket
 import struct
 import time
-from typing import cast
+from types import TracebackType
+from typing import Self, cast
 
 FIRST_PORT, PORTS = 10_000, 22_000
-RESET = struct.pack("ii", 1, 0)
+"""Ports of our own choice, below those that the kernel gives away: its search for a free one takes longer the more are
+taken, for everybody on the machine."""
+
 AT_ONCE = 1000
+"""Connections that are being made at a time."""
+
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: closing is a reset."""
 
 
 def raise_descriptor_limit() -> int:
@@ -23,58 +30,69 @@ def raise_descriptor_limit() -> int:
 
 
 class Mob:
-    """Sockets that were opened, and are held."""
+    """Sockets that were opened, and are held until `close`, or to the end of `with`.
+
+    Args:
+        host, port: whom they connect to.
+        source: the address that they come from.
+
+    Attributes:
+        failed: how many could not connect.
+    """
 
     def __init__(self, host: str, port: int, *, source: str = "127.0.0.2") -> None:
         raise_descriptor_limit()
         self._address = (host, port)
         self._source = source
-        self._port = FIRST_PORT
+        self._ports = 0
         self.sockets: list[socket.socket] = []
         self.failed = 0
 
-    def _begin(self, rcvbuf: int) -> socket.socket:
-        # Ports of our own choice, below those that the kernel gives away: its search for a free one takes longer the
-        # more there are, for everybody on the machine.
-        self._port = FIRST_PORT + (self._port + 1 - FIRST_PORT) % PORTS
+    def open(
+        self, count: int, first: bytes = b"", *, receive_buffer_bytes: int | None = None, within_s: float = 60
+    ) -> None:
+        """Connect so many more, each of which sends something at once."""
+        until = time.monotonic() + within_s
+        begun = 0
+        with selectors.DefaultSelector() as selector:
+            while (begun < count or selector.get_map()) and time.monotonic() < until:
+                while begun < count and len(selector.get_map()) < AT_ONCE:
+                    begun += 1
+                    selector.register(self._begin(receive_buffer_bytes), selectors.EVENT_WRITE)
+                for key, _ in selector.select(0.1):
+                    selector.unregister(key.fileobj)
+                    self._begun(cast(socket.socket, key.fileobj), first)
+            for key in selector.get_map().values():
+                cast(socket.socket, key.fileobj).close()
+                self.failed += 1
+
+    def _begin(self, receive_buffer_bytes: int | None) -> socket.socket:
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if rcvbuf:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        if receive_buffer_bytes is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         sock.setblocking(False)
-        sock.bind((self._source, self._port))
+        while True:
+            self._ports += 1
+            try:
+                sock.bind((self._source, FIRST_PORT + self._ports % PORTS))
+                break
+            except OSError:
+                assert self._ports < 10 * PORTS, "no port is free"
         sock.connect_ex(self._address)
         return sock
 
-    def open(self, count: int, first: bytes = b"", *, rcvbuf: int = 0, within_s: float = 60) -> None:
-        """Connect so many more, each of which sends something at once."""
-        selector = selectors.DefaultSelector()
-        begun = 0
-        until = time.monotonic() + within_s
-        while (begun < count or selector.get_map()) and time.monotonic() < until:
-            while begun < count and len(selector.get_map()) < AT_ONCE:
-                begun += 1
-                try:
-                    sock = self._begin(rcvbuf)
-                except OSError:
-                    self.failed += 1
-                    continue
-                selector.register(sock, selectors.EVENT_WRITE)
-            for key, _ in selector.select(0.1):
-                sock = cast(socket.socket, key.fileobj)
-                selector.unregister(sock)
-                try:
-                    if first:
-                        sock.send(first)
-                except OSError:
-                    self.failed += 1
-                    sock.close()
-                    continue
-                self.sockets.append(sock)
-        for key in list(selector.get_map().values()):
-            cast(socket.socket, key.fileobj).close()
+    def _begun(self, sock: socket.socket, first: bytes) -> None:
+        try:
+            if first:
+                sock.send(first)
+            elif error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error)
+        except OSError:
+            sock.close()
             self.failed += 1
-        selector.close()
+        else:
+            self.sockets.append(sock)
 
     def send(self, data: bytes) -> int:
         """Each sends this, as far as its socket takes it; how many could."""
@@ -84,6 +102,14 @@ class Mob:
                 sock.send(data)
                 sent += 1
         return sent
+
+    def read(self, limit: int) -> int:
+        """Each reads so many bytes at most; how many got any."""
+        got = 0
+        for sock in self.sockets:
+            with contextlib.suppress(OSError):
+                got += bool(sock.recv(limit))
+        return got
 
     def ended(self, which: slice = slice(None)) -> int:
         """How many (of some of them) the other side has closed. What it sent is read away."""
@@ -99,10 +125,23 @@ class Mob:
                 count += 1
         return count
 
-    def close(self, *, reset: bool = False) -> None:
+    def until_ended(self, *, timeout_s: float = 30) -> int:
+        """Wait until all of them are closed by the other side; how many are."""
+        until = time.monotonic() + timeout_s
+        while (ended := self.ended()) < len(self.sockets) and time.monotonic() < until:
+            time.sleep(0.2)
+        return ended
+
+    def close(self) -> None:
+        """All at once."""
         for sock in self.sockets:
-            if reset:
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             sock.close()
         self.sockets.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
