@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from gateway.descriptors import RESERVED
-from gateway.transports.http_server import BACKLOG
 from gateway.transports.journal import LINES, LINES_OF_ONE, WINDOW_S
 from gateway.transports.limits import KEEP_ALIVE_S, MOST_PIPELINED, MOST_WAITING
-from gateway.transports.sockets import RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES
+from gateway.transports.sockets import BACKLOG, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES
 from gateway.transports.sse import MOST_SAID_BYTES
 from gateway.transports.ws import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
 from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
