@@ -137,20 +137,19 @@ class Replica:
             max_event_bytes=settings.max_event_bytes,
             log=self._log,
         )
-        self._sweep = Sweep(
-            _period_s(settings),
-            now=loop.time,
-            later=loop.call_later,
-            failed=lambda error: self._log.error("sweep_failed", exc_info=error),
-        )
-        self._turns = Turns(loop.call_soon, lambda error: self._log.error("turn_failed", exc_info=error))
+
+        def failed(error: Exception) -> None:
+            self._log.error("connection_failed", exc_info=error)
+
+        self._sweep = Sweep(_period_s(settings), now=loop.time, later=loop.call_later, failed=failed)
+        self._turns = Turns(loop.call_soon, time.monotonic, failed)
         journal = Journal(self._log, loop.time)
         self._room = Room(
             hub=self._hub,
             sweep=self._sweep,
             turns=self._turns,
             now=loop.time,
-            defer=loop.call_soon,
+            defer=Turns(loop.call_soon, time.monotonic, failed).add,
             random=random,
             replica=settings.replica,
             readers_changed=self._tap.readers_changed,

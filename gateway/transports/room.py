@@ -28,7 +28,7 @@ class Room:
         sweep: looks at each of them about once a second.
         turns: spreads what many of them need done in one moment.
         now: monotonic seconds.
-        defer: calls a callable in the next turn of the loop.
+        defer: calls a callable in one of the next turns of the loop, which those who flood share.
         random: for jitter.
         replica: this replica's name.
         readers_changed: called after a reader came or left.

@@ -26,7 +26,7 @@ UNREAD, UNSTORED, UNKNOWN, TURN_OVER = 1, 2, 4, 8
 """Reasons not to read on: the client does not read our bytes; its messages are not stored yet; we look at its token; it
 is others' turn."""
 
-FRAMES_PER_TURN = 64
+FRAMES_PER_TURN = 16
 """How many frames of one client are looked at in a loop turn: a read brings up to 40,000 of the smallest."""
 
 FRAMES_A_MESSAGE = 64

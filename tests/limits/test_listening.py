@@ -64,7 +64,9 @@ def test_many_are_accepted_in_one_turn() -> None:
     would wait for minutes."""
 
     async def serve() -> int:
-        limits = Limits(0, 0, 0, time.monotonic, lambda *_: None, Turns(lambda work: None, lambda error: None))
+        limits = Limits(
+            0, 0, 0, time.monotonic, lambda *_: None, Turns(lambda work: None, time.monotonic, lambda error: None)
+        )
         server = HttpServer(None, limits, on_signal=None, graceful_s=0)
         listening = bind("127.0.0.1", 0)
         serving = asyncio.create_task(server.serve([listening]))
@@ -76,13 +78,13 @@ def test_many_are_accepted_in_one_turn() -> None:
         with contextlib.ExitStack() as stack:
             for _ in range(HERD):
                 stack.enter_context(socket.create_connection(listening.getsockname()))
-            turns = 0
+            taken = 0
             while len(limits.waiting) < HERD:
                 await asyncio.sleep(0)
-                turns += 1
+                taken += 1
         server.should_exit = True
         await serving
-        return turns
+        return taken
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(serve()) <= 2 * HERD / ACCEPTS_A_TURN

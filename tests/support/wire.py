@@ -141,7 +141,7 @@ def make_room(
         readers_changed=lambda: None,
         upstream_up=lambda: True,
         revoked=lambda principal: False,
-        turns=works.Turns(defer, failed),
+        turns=works.Turns(defer, now, failed),
         journal=Unwritten(logger(), now),
         max_age_s=0,
         inbound_rate=0,
