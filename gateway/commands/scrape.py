@@ -129,6 +129,7 @@ def quantile(share: float, buckets: Mapping[float, float]) -> float | None:
             if math.isinf(bound):
                 return math.inf
             inside = buckets[bound] - below
-            return low + (bound - low) * ((share * total - below) / inside if inside else 1.0)
+            # Rounding may lead a last bit beyond the bound.
+            return min(bound, low + (bound - low) * ((share * total - below) / inside if inside else 1.0))
         low, below = bound, buckets[bound]
     return math.inf

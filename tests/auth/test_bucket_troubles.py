@@ -67,6 +67,7 @@ async def test_the_rights_of_the_table_are_enough(tmp_path: Path) -> None:
             assert replica.troubles == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "without", ["$JS.API.STREAM.INFO.KV_natsgate_revoked", "$JS.API.DIRECT.GET.KV_natsgate_revoked"]
 )

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
@@ -225,6 +225,7 @@ async def test_on_a_terminal_the_table_stays_in_its_place(start_gateway: StartGa
 
 
 @given(st.lists(st.floats(0, 20), min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.99]))
+@example([1.0, 0.0078125], 0.5)
 def test_a_quantile_lies_in_the_bucket_of_the_true_one(observations: list[float], share: float) -> None:
     """What is read from a histogram's buckets lies within the bucket that holds the observation of that rank."""
     bounds = [0.001, 0.01, 0.1, 1.0, 10.0, float("inf")]
