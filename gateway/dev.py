@@ -191,6 +191,7 @@ class Dev:
     def _environment(self) -> dict[str, str]:
         given = dict(os.environ)
         given.setdefault("NATSGATE_LOG_LEVEL", "warning")
+        given.setdefault("NATSGATE_MAX_CONNECTIONS", "1000")  # there are file descriptors for so many everywhere
         for name in [name for name in given if name.startswith(_NOT_DEVS)]:
             del given[name]
         return given | {
