@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from nats.aio.client import Client
 
-from tests.support.command import natsgate
+from gateway.commands.provision import Speech
+from gateway.commands.provision import provision as provisioning
+from gateway.commands.stream_change import Wishes
+from gateway.settings import load_settings
 from tests.support.gateway import Gateway
 from tests.support.nats_server import NatsServer
 from tests.support.tokens import SECRET
@@ -23,10 +27,17 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 
+LOG_LINES = 25
+"""Of each gateway, in the report of a test that fails."""
+
+
 def provision(nats_url: str, **settings: object) -> None:
-    """Make the stream with the product's own command."""
-    done = natsgate("provision", settings={"NATS_URL": nats_url, "AUTH": "none", **settings})
-    assert done.returncode == 0, done.stderr
+    """Make the stream as `natsgate provision` does, in this process."""
+    environ = {f"NATSGATE_{name}": str(value) for name, value in {"NATS_URL": nats_url, **settings}.items()}
+    chosen = load_settings(environ | {"NATSGATE_AUTH": "none"})
+    speech = Speech(say=str, warn=pytest.fail, confirm=None)
+    with ThreadPoolExecutor(1) as thread:  # it runs a loop of its own
+        thread.submit(provisioning, chosen, Wishes(), speech, yes=False).result()
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +63,18 @@ def guarded(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -
     with Gateway(tmp_path_factory.mktemp("guarded"), nats_server.url, settings) as running:
         running.wait_ready()
         yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what its gateways logged last: with real faults, that is half of the story."""
+    report = yield
+    if report.failed:
+        fixtures = getattr(item, "funcargs", {}).values()
+        for each in {each: None for each in [*fixtures, *Gateway.latest] if isinstance(each, Gateway)}:
+            if each.has_log:
+                report.sections.append((f"log of {each.directory}", "\n".join(each.log_text.splitlines()[-LOG_LINES:])))
+    return report
 
 
 class StartGateway(Protocol):

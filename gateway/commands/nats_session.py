@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
+from gateway.background import end
 from gateway.commands.outcome import CommandFailed, NatsNotReached
 from gateway.core.errors import UpstreamError
 from gateway.core.violation import Violation, read_violation
@@ -141,9 +142,7 @@ async def open_session(settings: Settings) -> AsyncIterator[Session]:
             )
         yield session
     finally:
-        for task in (running, up):
-            task.cancel()
-        await asyncio.wait([running, up])
+        await end([running, up])
 
 
 def without_login(urls: Iterable[str]) -> list[str]:

@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from gateway import __version__
 from tests.deploy.dockerfile import FILE, environment, of, stages
 from tests.deploy.files import DEPLOY, ROOT, missing, program
 from tests.support.command import environment as with_settings
@@ -67,7 +68,7 @@ def test_the_image_is_what_the_page_promises() -> None:
     assert of(image, "USER") == ["10001:10001"]
     assert of(image, "RUN") == [], "the image is made of copies only"
     assert of(image, "STOPSIGNAL") == ["SIGTERM"]
-    assert f'image.version="{PROJECT["project"]["version"]}"' in of(image, "LABEL")[0]
+    assert f'image.version="{__version__}"' in of(image, "LABEL")[0]
     assert "/livez" in of(image, "HEALTHCHECK")[0]
     env = environment(image)
     ports = [env[name].rpartition(":")[2] for name in ("NATSGATE_LISTEN", "NATSGATE_METRICS_LISTEN")]
@@ -131,7 +132,7 @@ def test_the_build_installs_what_the_lock_says(installed: Path) -> None:
     listing = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     done = subprocess.run([str(installed / "bin" / "python"), "-c", listing], capture_output=True, check=True)
     found = {canonicalize_name(name): version for name, version in json.loads(done.stdout).items()}
-    assert found.pop(canonicalize_name("natsgate")) == PROJECT["project"]["version"]
+    assert found.pop(canonicalize_name("natsgate")) == __version__
     assert found == {name: version for name, (version, _) in locked("requirements.lock").items()}
 
 

@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import urlsplit
 
 from tests.support.command import NATSGATE, environment
@@ -22,12 +23,17 @@ from tests.support.metrics import Metrics
 class Gateway:
     """One `natsgate serve` on a free port of 127.0.0.1.
 
+    Attributes:
+        latest: the gateways that were started last, for the report of a test that fails.
+
     Args:
         directory: where its log (and configuration) goes; made if missing.
         settings: names without the prefix `NATSGATE_`; they win over the defaults of the tests.
         config: the text of a TOML file for `--config`.
         open_files: soft and hard limit of its file descriptors (RLIMIT_NOFILE); None: this process's.
     """
+
+    latest: ClassVar[deque[Gateway]] = deque(maxlen=4)
 
     def __init__(
         self,
@@ -73,6 +79,7 @@ class Gateway:
     def start(self, *, timeout_s: float = 15.0) -> None:
         """Start the process and wait for the line that says where it listens."""
         assert self._process is None, "the gateway is running already"
+        self.latest.append(self)
         self.directory.mkdir(parents=True, exist_ok=True)
         command = [NATSGATE, "serve"]
         if self._config is not None:
@@ -109,6 +116,10 @@ class Gateway:
     @property
     def _log_file(self) -> Path:
         return self.directory / "gateway.log"
+
+    @property
+    def has_log(self) -> bool:
+        return self._log_file.exists()
 
     @property
     def log_text(self) -> str:
