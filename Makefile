@@ -30,7 +30,7 @@ run: $(VENV)/.run      ## nats-server, stream, gateway and sample events on this
 	@exec $(BIN)/natsgate dev $(ARGS)
 
 test: $(VENV)/.dev     ## The suite against real nats-servers and gateways (under 5 minutes).
-	$(PYTEST) -n 4 -m "not slow" $(ARGS)
+	$(PYTEST) -n 4 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.dev  ## What takes long or needs more: faults, clusters, proxies, browsers.
 	$(PYTEST) -m slow $(ARGS)

@@ -88,6 +88,7 @@ class StartGateway(Protocol):
         ready: bool = True,
         variables: Mapping[str, str] | None = None,
         open_files: tuple[int, int] | None = None,
+        executed: bool = False,
         settings: Mapping[str, object] | None = None,
         **more: object,
     ) -> Gateway: ...
@@ -105,6 +106,7 @@ async def start_gateway(nats_server: NatsServer, tmp_path: Path) -> AsyncIterato
         ready: bool = True,
         variables: Mapping[str, str] | None = None,
         open_files: tuple[int, int] | None = None,
+        executed: bool = False,
         settings: Mapping[str, object] | None = None,
         **more: object,
     ) -> Gateway:
@@ -115,6 +117,7 @@ async def start_gateway(nats_server: NatsServer, tmp_path: Path) -> AsyncIterato
             config=config,
             variables=variables,
             open_files=open_files,
+            executed=executed,
         )
         started.append(gateway)
         await asyncio.to_thread(gateway.start)

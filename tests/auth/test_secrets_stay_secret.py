@@ -73,6 +73,7 @@ async def watched(start_gateway: StartGateway, own_nats: NatsServer, service_rou
     return await start_gateway(
         nats_url=own_nats.url,
         config=service_routes,
+        executed=True,  # what `ps` shows is looked at
         AUTH="jwt",
         JWT_SECRET=SECRET,
         LOG_LEVEL="debug",

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
+
+from tests.support.zygote import ZYGOTE
 
 NATSGATE = str(Path(sys.executable).with_name("natsgate"))
 
@@ -24,7 +28,7 @@ def natsgate(
     variables: Mapping[str, str] | None = None,
     timeout_s: float = 15.0,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `natsgate <arguments>` to its end.
+    """Run `natsgate <arguments>` to its end, forked (see `tests.support.zygote`).
 
     Args:
         settings: names without the prefix, e.g. `{"NATS_URL": …}`.
@@ -33,12 +37,28 @@ def natsgate(
     Raises:
         subprocess.TimeoutExpired: it did not end within `timeout_s` and was killed.
     """
-    return subprocess.run(
-        [NATSGATE, *arguments],
-        env=environment(settings) | dict(variables or {}),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    with (
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryFile() as stderr,
+        open(os.devnull, "rb") as stdin,
+    ):
+        process = ZYGOTE.fork(
+            arguments,
+            env=environment(settings) | dict(variables or {}),
+            cwd=cwd,
+            stdin=stdin.fileno(),
+            stdout=stdout.fileno(),
+            stderr=stderr.fileno(),
+        )
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        said = [_text(each) for each in (stdout, stderr)]
+    return subprocess.CompletedProcess(["natsgate", *arguments], code, *said)
+
+
+def _text(written: IO[bytes]) -> str:
+    written.seek(0)
+    return written.read().decode()

@@ -18,6 +18,7 @@ from tests.support.command import NATSGATE, environment
 from tests.support.eventually import wait_until
 from tests.support.http_reply import HttpReply, fetch
 from tests.support.metrics import Metrics
+from tests.support.zygote import ZYGOTE, Forked
 
 
 class Gateway:
@@ -31,6 +32,7 @@ class Gateway:
         settings: names without the prefix `NATSGATE_`; they win over the defaults of the tests.
         config: the text of a TOML file for `--config`.
         open_files: soft and hard limit of its file descriptors (RLIMIT_NOFILE); None: this process's.
+        executed: whether it is the installed command that runs, not a fork (see `tests.support.zygote`).
     """
 
     latest: ClassVar[deque[Gateway]] = deque(maxlen=4)
@@ -44,6 +46,7 @@ class Gateway:
         config: str | None = None,
         variables: Mapping[str, str] | None = None,
         open_files: tuple[int, int] | None = None,
+        executed: bool = False,
     ) -> None:
         self.directory = directory
         self.settings: dict[str, object] = {
@@ -60,7 +63,8 @@ class Gateway:
         self._config = config
         self._variables = dict(variables or {})
         self._open_files = open_files
-        self._process: subprocess.Popen[bytes] | None = None
+        self._executed = executed or open_files is not None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def url(self) -> str:
@@ -81,22 +85,29 @@ class Gateway:
         assert self._process is None, "the gateway is running already"
         self.latest.append(self)
         self.directory.mkdir(parents=True, exist_ok=True)
-        command = [NATSGATE, "serve"]
+        arguments = ["serve"]
         if self._config is not None:
             self.config_file.write_text(self._config)
-            command += ["--config", str(self.config_file)]
+            arguments += ["--config", str(self.config_file)]
+        command = [NATSGATE, *arguments]
         if self._open_files is not None:
             soft, hard = map(str, self._open_files)
             command = ["sh", "-c", 'ulimit -Sn "$0" && ulimit -Hn "$1" && shift && exec "$@"', soft, hard, *command]
-        with self._log_file.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                env=environment(self.settings) | self._variables,
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+        env = environment(self.settings) | self._variables
+        with self._log_file.open("wb") as log, open(os.devnull, "rb") as nothing:
+            if self._executed:
+                self._process = subprocess.Popen(
+                    command, env=env, cwd=self.directory, stdin=nothing, stdout=log, stderr=log
+                )
+            else:
+                self._process = ZYGOTE.fork(
+                    arguments,
+                    env=env,
+                    cwd=self.directory,
+                    stdin=nothing.fileno(),
+                    stdout=log.fileno(),
+                    stderr=log.fileno(),
+                )
         url = wait_until(self._listening, "the gateway logs where it listens", timeout_s=timeout_s)
         address = urlsplit(url)
         assert address.hostname, url
