@@ -138,8 +138,12 @@ class Replica:
             log=self._log,
         )
 
+        failures = Seldom(loop.time)
+
         def failed(error: Exception) -> None:
-            self._log.error("connection_failed", exc_info=error)
+            held = failures.due("failed")
+            if held is not None:
+                self._log.error("connection_failed", exc_info=error, held_back=held)
 
         self._sweep = Sweep(_period_s(settings), now=loop.time, later=loop.call_later, failed=failed)
         self._turns = Turns(loop.call_soon, time.monotonic, failed)

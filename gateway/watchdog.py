@@ -70,11 +70,13 @@ class Watchdog:
         self._later(BEAT_S, self._beat)
 
     def _watch(self) -> None:
+        looked_at = 0.0
         while not self._ended.wait(BEAT_S):
             due = self._due
             late_s = time.monotonic() - due
-            if late_s < BLOCKED_S or due == self._blamed:
+            if late_s < BLOCKED_S or due == looked_at:
                 continue
+            looked_at = due
             at = where(sys._current_frames().get(self._watched))
             held = self._seldom.due("blocked")
             if held is not None and due == self._due:

@@ -17,6 +17,7 @@ from gateway.metrics import read_page
 TIMEOUT_S = 2.0
 """How long a replica may take to answer."""
 
+TIMED_OUT = "no answer in time"
 LARGEST_PAGE_BYTES = 16 * 2**20
 Buckets = dict[float, float]
 """A histogram's observations, cumulative, by upper bound in seconds."""
@@ -80,7 +81,7 @@ def _fetch(address: Address) -> str:
         answer = connection.getresponse()
         body = answer.read(LARGEST_PAGE_BYTES)
     except TimeoutError:
-        raise Unseen("no answer in time") from None
+        raise Unseen(TIMED_OUT) from None
     except OSError as error:
         raise Unseen((error.strerror or str(error)).lower()) from None
     except http.client.HTTPException:

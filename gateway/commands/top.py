@@ -6,11 +6,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TextIO
 
 from gateway.commands.outcome import EXIT_DONE, EXIT_NOT_REACHED
-from gateway.commands.scrape import Look, Unseen, look
+from gateway.commands.scrape import TIMED_OUT, TIMEOUT_S, Look, Unseen, look
 from gateway.commands.sse_client import Address, parse_address
 from gateway.commands.top_table import Row, table
 
@@ -67,8 +68,9 @@ class Top:
     def once(self, show: Callable[[list[str]], object]) -> int:
         """Show one table, as soon as it has rates; the exit code: 3 when a replica was not seen."""
         with self._changed:
-            self._changed.wait_for(self._seen_twice)
-            rows = list(self._rows)
+            # A replica may send its page a byte at a time, and each of them in time.
+            self._changed.wait_for(self._seen_twice, self._interval_s + 3 * TIMEOUT_S)
+            rows = [replace(row, trouble=TIMED_OUT) if row.trouble == WAITING else row for row in self._rows]
         show(table(rows))
         return EXIT_DONE if all(row.now is not None for row in rows) else EXIT_NOT_REACHED
 

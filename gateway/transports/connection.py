@@ -27,6 +27,9 @@ LOW_WATER_BYTES = 16 * 1024
 CURSOR_HEARTBEATS = 4
 """After how many heartbeats' time without an event a client is told its cursor."""
 
+PUT_OFF_S = 5.0
+"""Over how long the questions that were due while NATS was away are spread."""
+
 CLOSE_TIMEOUT_S = 5.0
 """How long a connection that is ending may take to send its last bytes (and to answer a close frame)."""
 
@@ -296,9 +299,14 @@ class Connection(asyncio.Protocol):
     def _ask_when_due(self, now: float) -> None:
         # Of those with a full socket too: one that reads a little at a time is not to go on for ever unasked.
         guard = self.guard
-        if guard is not None and now >= guard.ask_at and self.room.upstream_up():
-            guard.ask_at = float("inf")
-            self.room.spawn(self._ask_again(guard))
+        if guard is None or now < guard.ask_at:
+            return
+        if not self.room.upstream_up():
+            # Put off, each for itself: when NATS is back, the service is not to hear from everybody at once.
+            guard.ask_at = now + self.room.random.uniform(0, PUT_OFF_S)
+            return
+        guard.ask_at = float("inf")
+        self.room.spawn(self._ask_again(guard))
 
     async def _ask_again(self, guard: Guard) -> None:
         """Ask the service that let this connection in whether it still may. While NATS is away it cannot be asked, and

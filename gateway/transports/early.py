@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from gateway.core.response_headers import OF_DATA
@@ -12,29 +13,42 @@ class Refusal(NamedTuple):
 
     Attributes:
         reason: for metrics and the log: from a closed set.
-        data: all of it, as it is sent.
+        status, title: of its status line.
+        headers: all of them.
+        content: the problem.
     """
 
     reason: str
-    data: bytes
+    status: int
+    title: str
+    headers: dict[str, str]
+    content: bytes
+
+    @property
+    def data(self) -> bytes:
+        """All of it, as it is sent."""
+        headers = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        return f"HTTP/1.1 {self.status} {self.title}\r\n{headers}\r\n".encode("ascii") + self.content
 
 
-_HEADERS = "".join([f"{name}: {value}\r\n" for name, value in OF_DATA.items()])
-_CLOSE = "connection: close\r\n"
-_VERSION = "connection: close, upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+_VERSION = {"connection": "close, upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
 """RFC 6455, section 4.4, and RFC 9110, section 15.5.22."""
 
 
-def _made(reason: str, status: int, title: str, detail: str, headers: str = _CLOSE) -> Refusal:
-    content = f'{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}"}}'
-    head = (
-        f"HTTP/1.1 {status} {title}\r\ncontent-type: application/problem+json\r\ncontent-length: {len(content)}\r\n"
-        f"{_HEADERS}{headers}\r\n"
-    )
-    return Refusal(reason, (head + content).encode("ascii"))
+def _made(reason: str, status: int, title: str, detail: str, more: Mapping[str, str] | None = None) -> Refusal:
+    content = f'{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}"}}'.encode("ascii")
+    headers = {"content-type": "application/problem+json", "content-length": str(len(content)), **OF_DATA}
+    return Refusal(reason, status, title, headers | {"connection": "close", **(more or {})}, content)
 
 
 BAD_HTTP = _made("bad_http", 400, "Bad Request", "This is no HTTP/1.1 request.")
+BAD_HANDSHAKE = _made(
+    "bad_http",
+    400,
+    "Bad Request",
+    "This is no WebSocket handshake (RFC 6455, section 4.2.1): look at Connection, Upgrade, Sec-WebSocket-Key and "
+    "Sec-WebSocket-Protocol.",
+)
 TOO_LATE = _made("request_timeout", 408, "Request Timeout", "The request did not come in time.")
 WRONG_VERSION = _made(
     "websocket_version",

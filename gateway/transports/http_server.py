@@ -22,11 +22,13 @@ import math
 import socket
 from collections.abc import Callable, Generator
 from functools import partial
+from http import HTTPStatus
 from types import FrameType
 from typing import Any, cast
 
 import httptools
 import uvicorn
+import websockets.datastructures
 import websockets.http11
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -158,6 +160,8 @@ class HttpProtocol(HttpToolsProtocol):
         protocol = cast(WebSocketProtocol, self.transport.get_protocol())
         if not protocol.handshake_initiated:
             self._refuse(early.BAD_HTTP)  # the parser of handshakes gave up on it, without a word
+        elif protocol.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self.limits.refused(early.BAD_HANDSHAKE.reason, self.peer)
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -231,12 +235,19 @@ class HttpProtocol(HttpToolsProtocol):
         _hand_over(transport, connection, cast("set[object]", self.connections))
 
 
+def _bad_handshake(status: object, text: str) -> websockets.http11.Response:
+    refusal = early.BAD_HANDSHAKE
+    headers = websockets.datastructures.Headers(refusal.headers)
+    return websockets.http11.Response(refusal.status, refusal.title, headers, refusal.content)
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """The WebSocket handshake by uvicorn; the connection that follows is detached."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._early = bytearray()
+        self.conn.reject = _bad_handshake  # type: ignore[method-assign]  # the library's own is plain text
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)

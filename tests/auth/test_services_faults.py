@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 from nats.aio.client import Client
@@ -19,7 +21,7 @@ from tests.support.gateway import Gateway
 from tests.support.http_reply import fetch_async
 from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
-from tests.support.service import Answer, Service
+from tests.support.service import Answer, Question, Service
 from tests.support.sse import SseClient
 from tests.support.tokens import SECRET, bearer, token
 from tests.support.ws import ws_client
@@ -202,6 +204,33 @@ async def test_while_nats_is_away_connections_stay(
         service.answer = {"allow": False}
         closing = await sse.next_event()
         assert (closing.type, closing.json()["reason"]) == ("natsgate.closing", "forbidden")
+
+
+async def test_questions_of_an_outage_are_spread(
+    alone: Gateway, own_nats: NatsServer, connect_nats: Callable[[str], Awaitable[Client]], own_id: str
+) -> None:
+    """Forty clients whose questions were due while NATS was away ask one after another when it is back: the service,
+    which may just have come back itself, does not hear from everybody at once."""
+    nc = await connect_nats(own_nats.url)
+    asked_at: list[float] = []
+
+    def answer(question: Question) -> Answer:
+        asked_at.append(time.monotonic())
+        return ALLOW | {"ttl_s": 2}
+
+    async with Service(nc, "task", answer) as service, AsyncExitStack() as clients:
+        for number in range(40):
+            sse = SseClient(alone.url, target=f"/tasks/{own_id}-{number}", headers=bearer(token()))
+            await clients.enter_async_context(sse)
+            await sse.ready()
+        await asyncio.to_thread(own_nats.kill)
+        assert (await sse.next_event()).json() == {"upstream": "down"}
+        await stays(sse, 3)  # by then every question is due
+        asked_at.clear()
+        await asyncio.to_thread(own_nats.start)
+        await service.until_asked(len(service.questions) + 40)
+    first_round = sorted(asked_at)[:40]
+    assert first_round[-1] - first_round[0] > 1.5
 
 
 async def test_a_frozen_nats_is_away_too(

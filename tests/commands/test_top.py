@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import pty
@@ -187,6 +188,24 @@ async def test_a_replica_that_hangs_is_said_to(start_gateway: StartGateway) -> N
         finally:
             os.kill(hung.pid, signal.SIGCONT)
         await top.until(place(hung.url), nats="up")
+
+
+async def test_once_ends_also_when_an_answer_never_does() -> None:
+    """Something that sends its page a byte at a time, for ever, is told of as one that does not answer."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            while True:
+                writer.write(b"#")
+                await writer.drain()
+                await asyncio.sleep(0.2)  # the pace of the drip
+
+    async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        done = await asyncio.to_thread(natsgate, "top", "--once", "--url", f"http://127.0.0.1:{port}", settings={})
+    assert done.returncode == 3, done
+    assert "no answer in time" in done.stdout
 
 
 async def test_on_a_terminal_the_table_stays_in_its_place(start_gateway: StartGateway) -> None:

@@ -15,7 +15,6 @@ import httpx
 import pytest
 from nats.aio.client import Client
 
-from gateway.settings import Settings
 from tests.deploy.conftest import Front, FrontFactory
 from tests.deploy.proxy import Certificate, Proxy
 from tests.deploy.recorder import BEGINNING, Recorder
@@ -76,11 +75,6 @@ async def test_what_a_replica_gets_to_see(
     assert recorder.requests[0].startswith("GET /events?subject=a HTTP/1.1\r\n")
 
 
-@pytest.mark.xfail(
-    not {"trusted_proxies", "max_connections_per_ip"} <= set(Settings.model_fields),
-    reason="the gateway does not count addresses yet",
-    strict=True,
-)
 async def test_the_gateway_takes_the_clients_address(start_front: FrontFactory, own_id: str) -> None:
     """With the proxy trusted, MAX_CONNECTIONS_PER_IP counts clients by their own addresses, whatever they claim."""
     front = await start_front(TRUSTED_PROXIES="127.0.0.1", MAX_CONNECTIONS_PER_IP=2)

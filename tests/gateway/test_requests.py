@@ -185,9 +185,14 @@ BAD_HANDSHAKES: dict[str, dict[str, str | None]] = {
 
 @pytest.mark.parametrize("headers", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES.keys())
 async def test_bad_handshakes_are_refused(gateway: Gateway, headers: dict[str, str | None]) -> None:
-    """A WebSocket handshake that lacks something is a 400."""
+    """A WebSocket handshake that lacks something is a 400 that says what to look at, and is counted."""
+    before = (await asyncio.to_thread(gateway.metrics)).total("natsgate_requests_rejected_total", reason="bad_http")
     async with RawWebSocket(gateway.url, headers=headers) as ws:
         assert ws.status == 400
+        assert "Sec-WebSocket-Key" in ws.reply.problem()["detail"]
+        assert ws.headers["connection"] == "close"
+    metrics = await asyncio.to_thread(gateway.metrics)
+    assert metrics.total("natsgate_requests_rejected_total", reason="bad_http") == before + 1
 
 
 @pytest.mark.parametrize("version", [None, "8", "13, 8", "013"])
