@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import jsonschema
 import kubernetes_validate  # type: ignore[import-untyped]  # has none
 import pytest
 
-from tests.deploy.files import ROOT, document, missing, program
+from gateway import __version__
+from tests.deploy.files import document, missing, program
 from tests.deploy.manifests import OVERLAYS, VARIANT, Manifests, Object, built
 
 pytestmark = pytest.mark.slow  # they need kustomize
@@ -112,12 +112,11 @@ def test_no_pod_may_more_than_it_must(manifests: Manifests) -> None:
 
 def test_every_container_has_limits_and_a_version(manifests: Manifests) -> None:
     """CPU and memory are asked for and limited; the image is this version's, never `latest`."""
-    version = _version()
     for template in manifests.pods.values():
         for container in template["spec"]["containers"]:
             for part in ("requests", "limits"):
                 assert set(container["resources"][part]) == {"cpu", "memory"}
-            assert container["image"] == f"registry.example.org/natsgate:{version}"
+            assert container["image"] == f"registry.example.org/natsgate:{__version__}"
 
 
 def test_everything_is_in_one_namespace_that_is_restricted(manifests: Manifests) -> None:
@@ -128,8 +127,3 @@ def test_everything_is_in_one_namespace_that_is_restricted(manifests: Manifests)
         if thing["kind"] != "Namespace":
             assert thing["metadata"]["namespace"] == namespace["metadata"]["name"]
         assert thing["metadata"]["labels"]["app.kubernetes.io/part-of"] == "natsgate"
-
-
-def _version() -> str:
-    version: str = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    return version

@@ -180,7 +180,8 @@ class Gateway:
 
     def terminate(self) -> None:
         """Send SIGTERM and do not wait."""
-        os.kill(self.pid, signal.SIGTERM)
+        assert self._process is not None, "the gateway is not running"
+        self._process.send_signal(signal.SIGTERM)
 
     def wait(self, *, timeout_s: float) -> int:
         """The exit code; `subprocess.TimeoutExpired` when it lives on."""

@@ -57,23 +57,30 @@ class NatsProxy:
             writer.transport.abort()
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        ends, ways = [writer], list[asyncio.Task[None]]()
+        self._writers.add(writer)
         try:
             upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", self._upstream, limit=2**20)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, upstream_writer}
-        ways = [
-            asyncio.create_task(self._copy(reader, upstream_writer)),
-            asyncio.create_task(self._filter(upstream_reader, writer)),
-        ]
-        self._tasks |= set(ways)
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for each in (writer, upstream_writer):
-            each.transport.abort()
-        self._writers -= {writer, upstream_writer}
-        await asyncio.wait(ways)
-        self._tasks -= set(ways)
+            ends.append(upstream_writer)
+            self._writers.add(upstream_writer)
+            ways += [
+                asyncio.create_task(self._copy(reader, upstream_writer)),
+                asyncio.create_task(self._filter(upstream_reader, writer)),
+            ]
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        except (OSError, asyncio.CancelledError):
+            pass  # the nats-server is away, or the test ends
+        finally:
+            for each in ends:
+                each.transport.abort()
+            self._writers -= set(ends)
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            self._tasks.discard(task)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -110,7 +117,7 @@ class NatsProxy:
         assert self._server is not None
         self._server.close()
         self._flowing.set()
-        self.cut()
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # an aborted transport closes its socket in the loop's next turn
