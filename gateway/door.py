@@ -22,6 +22,7 @@ from gateway.core.query import StreamQuery, parse_filters
 from gateway.core.reader import Initial
 from gateway.core.rights import EVERYONE, Principal
 from gateway.core.routes import SUB, RouteSpec
+from gateway.core.schedule import lifetime_s
 from gateway.core.subjects import Filter
 from gateway.settings import Settings
 from publishers.wire import decode_id, encode_id
@@ -64,6 +65,10 @@ class Gate:
         self.now = now
         self._wall = wall
         self._random = random
+
+    def ask_at(self, ttl_s: float) -> float:
+        """When a service is asked again: those who came together are not asked about in one moment."""
+        return self.now() + lifetime_s(self._random, ttl_s)
 
     def reloaded(self, settings: Settings, authenticator: Authenticator) -> None:
         """Let in by these from now on. Whoever is in stays."""
@@ -164,7 +169,7 @@ class Door:
         verdict = await self._verdict(principal, filters)
         _require(verdict)
         if guard is not None and verdict.ttl_s is not None:
-            guard.ask_at = self._gate.now() + verdict.ttl_s
+            guard.ask_at = self._gate.ask_at(verdict.ttl_s)
         opening, start = None, query.start
         from_now = start.since is None and not start.until_head
         if verdict.initial is not None and from_now:

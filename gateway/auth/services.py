@@ -28,6 +28,10 @@ CACHE_BYTES = 8 * 2**20
 IN_FLIGHT = 64
 """Questions of one route at a time: more of them would only queue up in its service."""
 
+FIRST_WAIT_S, AGAIN_WAIT_S = 2.0, 30.0
+"""How long a question may wait for the others of its route: about who wants to come in, and about who is in and was
+allowed: that the gateway asks of many at once is no reason to send them away."""
+
 
 class Unasked(ComeBack):
     """The service could not even be asked, since NATS is away. Who was let in before may wait until it can be."""
@@ -68,7 +72,7 @@ class Services:
         self._log = log
         self._seldom = Seldom(now)
         self._slots: dict[str, asyncio.Semaphore] = {}
-        self._asking: dict[bytes, asyncio.Task[Verdict]] = {}
+        self._asking: dict[tuple[bytes, bool], asyncio.Task[Verdict]] = {}
         self._probing: asyncio.Task[bool] | None = None
         self.cache: Recent[bytes, tuple[Verdict, float]] = Recent(CACHE_BYTES)
 
@@ -82,7 +86,7 @@ class Services:
             principal: who asks.
             params: the path's parameters, decoded.
             subjects: the filters that it stands for.
-            fresh: whether an answer of a moment ago will not do.
+            fresh: whether an answer of a moment ago will not do, since it is asked again about somebody who is in.
 
         Raises:
             ComeBack: nobody answers, or not in time, or nonsense. Never taken for a yes.
@@ -98,16 +102,17 @@ class Services:
             if self._now() < remembered[1]:
                 return remembered[0]
             self.cache.forget(key)
-        asking = self._asking.get(key)
+        asking = self._asking.get((key, fresh))
         if asking is None:
-            asking = self._asking[key] = asyncio.create_task(self._asked(route, key, question))
-            asking.add_done_callback(lambda task: self._asking.pop(key, None))
+            wait_s = AGAIN_WAIT_S if fresh else FIRST_WAIT_S
+            asking = self._asking[key, fresh] = asyncio.create_task(self._asked(route, key, question, wait_s))
+            asking.add_done_callback(lambda task: self._asking.pop((key, fresh), None))
         # Shielded: whoever waits may go, others who ask the same still want it.
         return await asyncio.shield(asking)
 
-    async def _asked(self, route: str, key: bytes, question: bytes) -> Verdict:
+    async def _asked(self, route: str, key: bytes, question: bytes, wait_s: float) -> Verdict:
         try:
-            answer, cursor = await self._answer(route, question)
+            answer, cursor = await self._answer(route, question, wait_s)
             verdict = read_verdict(answer, cursor, max_event_bytes=self.max_event_bytes)
         except (UpstreamError, ValueError) as error:
             held = self._seldom.due(route)
@@ -121,11 +126,11 @@ class Services:
         self.cache.put(key, (verdict, self._now() + lives_s), size)
         return verdict
 
-    async def _answer(self, route: str, question: bytes) -> tuple[bytes, Cursor]:
+    async def _answer(self, route: str, question: bytes, wait_s: float) -> tuple[bytes, Cursor]:
         # Each route has its own: a service that is slow does not hold up another one's clients.
         slots = self._slots.setdefault(route, asyncio.Semaphore(IN_FLIGHT))
         try:
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(wait_s):
                 await slots.acquire()
         except TimeoutError:
             raise UpstreamAway(f"{IN_FLIGHT} questions wait for an answer already") from None

@@ -103,6 +103,25 @@ def covers(pattern: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return len(pattern) == len(other)
 
 
+def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether some subject is selected by both."""
+    for mine, theirs in zip(one, other, strict=False):
+        if ">" in (mine, theirs):
+            return True
+        if mine != theirs and "*" not in (mine, theirs):
+            return False
+    return len(one) == len(other)
+
+
+def widest(filters: Iterable[Filter]) -> tuple[Filter, ...]:
+    """The filters that no other one of them covers: they select the same, and fewer subjects twice."""
+    found: list[Filter] = []
+    for each in filters:
+        if not any(covers(other.tokens, each.tokens) for other in found):
+            found = [other for other in found if not covers(each.tokens, other.tokens)] + [each]
+    return tuple(found)
+
+
 def feed_name(filters: Iterable[Filter]) -> str:
     """The name of a feed: its filters, each once, sorted, joined by commas."""
     return ",".join(sorted({each.text for each in filters}))

@@ -322,7 +322,7 @@ class Connection(asyncio.Protocol):
         if isinstance(answer, Closing):
             self.end(answer)
         elif answer is not None:
-            guard.ask_at = self.room.now() + answer
+            guard.ask_at = self.room.now() + lifetime_s(self.room.random, answer)
 
     def _tell_state(self) -> None:
         """NATS went, or came back. The sweep tells everybody within a round, not all in one turn."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from typing import NamedTuple
 
 from gateway.core.dialect import Dialect
 from gateway.core.feed import Feed
 from gateway.core.start import Since
 from gateway.core.stream import StreamState
+from gateway.core.subjects import overlap, widest
 from gateway.upstream.reads import Lagging, Stored, StreamReads, TooManySubjects
 
 ASKED_AGAIN, ASK_AGAIN_S = 3, 0.1
@@ -77,15 +79,24 @@ class Answers:
             self._last = max(self._last, (await self._reads.api.info()).last)
         return max(self._last, reached)
 
-    async def count(self, feed: Feed, after: int) -> int:
-        """How many messages a feed has behind a position. Filters that overlap count double: it is an upper bound."""
+    async def more_than(self, limit: int, feed: Feed, after: int, upto: int) -> bool:
+        """Whether a feed has more messages than a limit behind a position."""
         key = (feed.name, after)
         if key not in self._counts:
+            filters = widest(feed.filters)
+            patterns = [each.text for each in filters]
             total = 0
-            for each in feed.filters:
-                total += (await self._reads.after(after, each.text, most=1)).matching
+            for each in patterns:
+                total += (await self._reads.after(after, each, most=1)).matching
+            if total > limit and any(overlap(one.tokens, two.tokens) for one, two in combinations(filters, 2)):
+                # What several filters select was counted for each of them.
+                total = 0
+                async for part in self._reads.forward(patterns, after, upto):
+                    total += len(part.messages)
+                    if total > limit:
+                        break
             self._counts[key] = total
-        return self._counts[key]
+        return self._counts[key] > limit
 
     async def page(self, feed: Feed, after: int, upto: int) -> Page | None:
         """A page of the last messages of a feed's subjects; None when there are more subjects than the limit.

@@ -21,6 +21,7 @@ from gateway.core.hub import Hub
 from gateway.core.index import Topic
 from gateway.core.reader import AHEAD, OTHER_LIFE, UNPLACED, Opening, Place, Reader
 from gateway.core.stream import StreamState
+from gateway.core.subjects import widest
 from gateway.logs import Logger, Seldom
 from gateway.upstream.answers import Answers
 from gateway.upstream.reads import Lagging, Part, Stored, StreamReads
@@ -295,7 +296,7 @@ class Replay:
         kept = max(cursor, state.first - 1)
         limit = hub.replay_limit
         limited = first_time and limit and not start.until_head and hub.flushed - kept > limit
-        if limited and await answers.count(reader.feed, kept) > limit:
+        if limited and await answers.more_than(limit, reader.feed, kept, hub.flushed):
             return cursor, Missing("too_far", cursor, hub.flushed)
         return cursor, Missing("expired", cursor, kept) if kept > cursor else None
 
@@ -311,7 +312,7 @@ class Replay:
         base = self._hub.log.base
         whole = (base - min(reader.cursor for reader in readers)) * (SCAN_US + TRANSFER_US)
         filtered = sum(
-            len(feed.filters) * (REQUEST_US + SCAN_US * (base - min(reader.cursor for reader in group)))
+            len(widest(feed.filters)) * (REQUEST_US + SCAN_US * (base - min(reader.cursor for reader in group)))
             for feed, group in by_feed.items()
         )
         if whole < filtered:
@@ -320,7 +321,7 @@ class Replay:
             for feed, group in by_feed.items():
                 if life != self._hub.life:
                     return
-                await self._range(tuple(each.text for each in feed.filters), group, life)
+                await self._range(tuple(each.text for each in widest(feed.filters)), group, life)
 
     async def _range(self, patterns: tuple[str, ...], readers: list[Reader], life: int) -> None:
         hub = self._hub

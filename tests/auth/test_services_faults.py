@@ -168,6 +168,29 @@ async def test_a_slow_service_holds_up_nobody_else(served: Gateway, nc: Client, 
         assert len(slow.questions) == 100
 
 
+async def test_who_is_in_waits_for_the_questions_about_others(
+    start_gateway: StartGateway, service_routes: str, nc: Client, own_id: str
+) -> None:
+    """When hundreds are due at once and the service takes its time, but answers everything, nobody is sent away: that
+    the gateway asks of so many is not their fault."""
+    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET, "MAX_CONNECTIONS_PER_SUB": 0}
+    gateway = await start_gateway(config=service_routes, settings=settings)
+    targets = [(f"/tasks/{own_id}-{number}", token()) for number in range(400)]
+    async with Service(nc, "task", ALLOW | {"ttl_s": 4}) as service, AsyncExitStack() as clients:
+        followers = [
+            await clients.enter_async_context(SseClient(gateway.url, target=target, headers=bearer(mine)))
+            for target, mine in targets
+        ]
+        for each in followers:
+            await each.ready()
+        service.answer = ALLOW
+        service.delay_s = 0.5  # 400 questions, 64 at a time: over three seconds
+        await service.until_asked(800, timeout_s=30)
+        metrics = await asyncio.to_thread(gateway.metrics)
+        assert metrics.total("natsgate_connections_closed_total", reason="overloaded") == 0
+        assert metrics.total("natsgate_connections", transport="sse") == 400
+
+
 # NATS itself is away
 
 

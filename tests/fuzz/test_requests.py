@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import permutations, product
 from urllib.parse import quote_from_bytes
 
 from hypothesis import example, given
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gateway.core.errors import BadRequest, ClientError, Forbidden
 from gateway.core.query import parse_filters, parse_query
 from gateway.core.routes import RouteSpec
-from gateway.core.subjects import covers, parse_filter
+from gateway.core.subjects import Filter, covers, overlap, parse_filter, widest
 from publishers.wire import DEFAULT_ROOTS, encode_id
 
 
@@ -73,6 +73,20 @@ def selected(pattern: tuple[str, ...]) -> set[tuple[str, ...]]:
 def test_a_right_covers_exactly_what_lies_within_it(right: tuple[str, ...], asked: tuple[str, ...]) -> None:
     """A pattern covers a filter when, and only when, every subject of the filter is one of the pattern's."""
     assert covers(right, asked) == (selected(asked) <= selected(right))
+
+
+@given(patterns, patterns)
+def test_filters_overlap_when_they_share_a_subject(one: tuple[str, ...], two: tuple[str, ...]) -> None:
+    """Two filters overlap when, and only when, some subject is selected by both."""
+    assert overlap(one, two) == bool(selected(one) & selected(two))
+
+
+@given(st.lists(patterns, max_size=5))
+def test_the_widest_of_some_filters_select_the_same(some: list[tuple[str, ...]]) -> None:
+    """What the widest of some filters select is what all of them do, and none of them covers another."""
+    found = [each.tokens for each in widest(Filter(".".join(tokens), tokens) for tokens in some)]
+    assert set().union(*map(selected, found)) == set().union(*map(selected, some))
+    assert not any(covers(one, two) for one, two in permutations(found, 2))
 
 
 values = st.sampled_from(

@@ -166,6 +166,24 @@ async def test_too_far(start_gateway: StartGateway, nc: Client, own_id: str) -> 
             assert (gap.type, gap.json()["reason"]) == ("natsgate.gap", "too_far")
 
 
+@pytest.mark.parametrize("two", [[">", "a.b"], ["a.>", "*.b"]], ids=["within each other", "beside each other"])
+async def test_filters_that_overlap_count_an_event_once(
+    start_gateway: StartGateway, nc: Client, own_id: str, two: list[str]
+) -> None:
+    """What two filters of a feed select is one event for `REPLAY_LIMIT`: as many as the limit are replayed, once."""
+    gateway = await start_gateway(settings=NO_LOG, REPLAY_LIMIT=50)
+    filters = [f"repo.{own_id}.{tail}" for tail in two]
+    cursor = await cursor_now(gateway, *filters)
+    await store(nc, [f"repo.{own_id}.a.b", f"task.{own_id}.x"], 100)
+    expected = await stored(nc, f"repo.{own_id}.>")
+    async with SseClient(gateway.url, *filters, query={"last_event_id": cursor}) as sse:
+        events, _ = await up_to_ready(sse, upto=expected[-1].sequence)
+    assert_same(events, expected)
+    await publish(nc, f"repo.{own_id}.a.b", "{}")
+    async with SseClient(gateway.url, *filters, query={"last_event_id": cursor}) as sse:
+        await expect_gap(sse, "too_far", cursor)
+
+
 async def test_ahead(gateway: Gateway, start_gateway: StartGateway, nc: Client, own_id: str) -> None:
     """A cursor that the leader has not reached is an `ahead` gap with nothing in `from`; the feed goes on from now."""
     filters = f"repo.{own_id}.>"
