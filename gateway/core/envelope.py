@@ -34,7 +34,7 @@ def check(payload: bytes) -> tuple[bytes, dict[str, Any]]:
         the text on one line, and the object it means (for reading fields; never for writing it again).
 
     Raises:
-        BadEvent: `not_utf8`, `not_json` or `not_object`.
+        BadEvent: `not_utf8`, `not_json`, `not_object` or `too_deep`.
     """
     try:
         value = orjson.loads(payload)
@@ -54,8 +54,10 @@ def _second_opinion(payload: bytes) -> Any:
         return json.loads(payload.decode("utf-8"), parse_int=float, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise BadEvent("not_utf8") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise BadEvent("not_json") from None
+    except RecursionError:
+        raise BadEvent("too_deep") from None
 
 
 def _no_constant(name: str) -> NoReturn:

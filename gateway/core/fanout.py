@@ -48,12 +48,11 @@ class FanOut:
         """Write events to the live readers that want them; whether any does."""
         wanted: dict[Feed, list[Event]] = {}
         feeds_of = self._tree.feeds_of
-        for event in events:
-            feeds = feeds_of(event.topic)
-            if feeds and self._log.settle([event]):
-                for feed in feeds:
-                    if feed.live:
-                        wanted.setdefault(feed, []).append(event)
+        # All of them are checked, also what nobody wants: a producer's mistake is to show before somebody looks.
+        for event in self._log.settle(events):
+            for feed in feeds_of(event.topic):
+                if feed.live:
+                    wanted.setdefault(feed, []).append(event)
         if not wanted:
             return False
         now = self._now()

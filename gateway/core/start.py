@@ -15,8 +15,9 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 
 
-FIRST_YEAR, LAST_YEAR = 1970, 2262
-"""Between these years NATS can tell times apart: it counts nanoseconds in 64 bits."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_YEAR = 2262
+"""NATS counts nanoseconds in 64 bits: what was before the one is clamped, and the other is out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ def parse_since(text: str) -> Since:
     if _TIME.fullmatch(text):
         try:
             time = datetime.fromisoformat(text.upper())
-            if FIRST_YEAR < time.year < LAST_YEAR:
-                return Since(time=time.astimezone(UTC).isoformat().replace("+00:00", "Z"))
+            if time.year < LAST_YEAR:
+                return Since(time=max(time, EPOCH).astimezone(UTC).isoformat().replace("+00:00", "Z"))
         except ValueError:
             pass  # the shape is right, the date is not
     raise BadRequest(

@@ -9,15 +9,13 @@ from typing import NamedTuple
 
 from gateway.core.dialect import Dialect
 from gateway.core.feed import Feed
-from gateway.core.start import Since
+from gateway.core.start import EPOCH, Since
 from gateway.core.stream import StreamState
 from gateway.core.subjects import overlap, widest
 from gateway.upstream.reads import Lagging, Stored, StreamReads, TooManySubjects
 
 ASKED_AGAIN, ASK_AGAIN_S = 3, 0.1
 """How often, and after how long, the leader is asked again before a cursor is held to be ahead of the stream."""
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Page(NamedTuple):

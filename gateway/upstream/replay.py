@@ -386,7 +386,7 @@ class Replay:
             if topic is None:
                 topic = topics[message.subject] = Topic(message.subject)
             event = Event(message.sequence, topic, message.payload, self._hub.log.prefix)
-            event.checked()  # bad ones were counted when they were live
+            event.checked()  # not counted: each replica that was listening did, when it was live
             if event.good:
                 events.append(event)
         return events

@@ -98,8 +98,9 @@ def test_an_event_is_any_json_object_and_nothing_else(value: Any) -> None:
         (b'{"n":Infinity}', "not_json"),
         (b'{"a":1}{"b":2}', "not_json"),
         (b'{"a":"\n"}', "not_json"),
-        (b"[" * 100_000, "not_json"),
-        (b'{"a":' * 100_000, "not_json"),
+        (b"[" * 100_000, "too_deep"),
+        (b'{"a":' * 100_000, "too_deep"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "too_deep"),
         (b"\xff\xfe{}", "not_utf8"),
         (b'{"a":"\xed\xa0\x80"}', "not_utf8"),
         (b"\xef\xbb\xbf{}", "not_json"),
@@ -143,6 +144,8 @@ def test_a_number_is_no_type(event_type: bytes) -> None:
         ("250ms", Since(ago_s=0.25)),
         ("2030-01-31T12:00:00z", Since(time="2030-01-31T12:00:00Z")),
         ("2030-01-31T12:00:00.5+02:00", Since(time="2030-01-31T10:00:00.500000Z")),
+        ("1970-01-01T00:00:00Z", Since(time="1970-01-01T00:00:00Z")),
+        ("0001-01-01T00:00:00+23:00", Since(time="1970-01-01T00:00:00Z")),
     ],
 )
 def test_since_is_a_duration_or_a_time(text: str, since: Since) -> None:
@@ -150,9 +153,7 @@ def test_since_is_a_duration_or_a_time(text: str, since: Since) -> None:
     assert parse_since(text) == since
 
 
-@pytest.mark.parametrize(
-    "text", ["2026-01-01T00:00:00-00:99", "1600-01-01T00:00:00Z", "9999-01-01T00:00:00Z", "2026-02-30T00:00:00Z"]
-)
+@pytest.mark.parametrize("text", ["2026-01-01T00:00:00-00:99", "9999-01-01T00:00:00Z", "2026-02-30T00:00:00Z"])
 def test_since_refuses_times_that_nats_cannot_tell(text: str) -> None:
     """What has the shape of a time and is none for NATS is refused at the door."""
     with pytest.raises(BadRequest):

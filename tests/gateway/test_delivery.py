@@ -204,6 +204,32 @@ async def test_live_messages_with_an_impossible_sequence_are_dropped(
     assert metrics.total("natsgate_events_dropped_total") == 3
 
 
+async def test_what_is_no_event_is_counted_whoever_wants_it(
+    start_gateway: StartGateway, nc: Client, own_id: str
+) -> None:
+    """Of subjects that no client follows, too, what is no event is counted and logged: a producer's mistake shows
+    before somebody looks."""
+    gateway = await start_gateway()
+    async with SseClient(gateway.url, f"repo.{own_id}.>") as sse:
+        await sse.ready()
+        for text in ("no json", "[1]", '{"a":' * 5000):
+            await publish(nc, f"task.{own_id}.x", text)
+        await publish(nc, f"repo.{own_id}.x", "{}")
+        await sse.next_message()
+    metrics = await asyncio.to_thread(gateway.metrics)
+    assert {
+        reason: metrics.total("natsgate_events_dropped_total", reason=reason)
+        for reason in ("not_json", "not_object", "too_deep")
+    } == {
+        "not_json": 1,
+        "not_object": 1,
+        "too_deep": 1,
+    }
+    lines = gateway.logs("message_dropped")
+    assert [line["reason"] for line in lines] == ["not_json", "not_object", "too_deep"]
+    assert {line["subject"] for line in lines} == {f"task.{own_id}.x"}
+
+
 async def test_live_messages_of_another_stream_are_dropped(gateway: Gateway, nc: Client, own_id: str) -> None:
     """A message on `live.>` that names another stream is dropped."""
     headers = {"Nats-Stream": "OTHER", "Nats-Subject": f"repo.{own_id}.x", "Nats-Sequence": "1000000"}
