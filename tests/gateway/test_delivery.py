@@ -212,7 +212,7 @@ async def test_what_is_no_event_is_counted_whoever_wants_it(
     gateway = await start_gateway()
     async with SseClient(gateway.url, f"repo.{own_id}.>") as sse:
         await sse.ready()
-        for text in ("no json", "[1]", '{"a":' * 5000):
+        for text in ("no json", "[1]", '{"a":' + "[" * 100_000 + "]" * 100_000 + "}"):
             await publish(nc, f"task.{own_id}.x", text)
         await publish(nc, f"repo.{own_id}.x", "{}")
         await sse.next_message()

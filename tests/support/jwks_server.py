@@ -27,6 +27,7 @@ class JwksServer:
         self.port = free_port()
         self.requests = 0
         self.hanging: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._tls = tls
         self._server: asyncio.Server | None = None
         self.answer: Answer = whole(b"")
@@ -58,9 +59,15 @@ class JwksServer:
         assert self._server is not None
         self._server.close()
         self.let_go()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             await reader.readuntil(b"\r\n\r\n")
             self.requests += 1
@@ -68,8 +75,11 @@ class JwksServer:
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             return  # whoever asked has had enough
+        except asyncio.CancelledError:
+            writer.transport.abort()  # it ends, in the middle of an answer
         finally:
             writer.close()
+            self._tasks.discard(task)
 
     async def __aenter__(self) -> Self:
         await self.start()
