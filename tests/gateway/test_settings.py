@@ -95,6 +95,8 @@ def test_an_unknown_variable_is_named() -> None:
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["tcp"]\nsubjects = ["repo.1.>"]\n', "transports"),
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["moon.1.>"]\n', "moon"),
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.{x}.>"]\n', "{x}"),
+        ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.42"]\n', "'repo.42.>'"),
+        ('[[route]]\nname = "a"\npath = "/a/{id}"\nsubjects = ["repo.{id}"]\n', "subjects: repo.{id} (with x"),
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = []\n', "subjects"),
         ('[[route]]\nname = "a"\npath = "a"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n', "path"),
         ('[[route]]\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n', "name"),
