@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from gateway.complaint import complaint
 from gateway.core.errors import ConfigError
 from gateway.core.routes import RouteSpec
 from gateway.values import (
@@ -326,9 +327,10 @@ def _meant(key: str, prefix: str = "") -> str:
 
 def _one_line(error: ValidationError, spelled: Mapping[str, str]) -> str:
     first = error.errors(include_url=False)[0]
-    text = re.sub(r"\s+", " ", first["msg"].removeprefix("Value error, "))
-    if isinstance(first["input"], str | int | float) and first["loc"] and first["loc"][0] not in _SECRET:
-        text += f" (it is {str(first['input'])[:60]!r})"
+    field = Settings.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+    text = complaint(
+        first, secret=field is None or first["loc"][0] in _SECRET, default=None if field is None else field.default
+    )
     location = [str(part) for part in first["loc"]]
     if not location:
         location, _, text = ([text.partition(": ")[0]], "", text.partition(": ")[2])

@@ -67,6 +67,56 @@ def test_a_wrong_value_names_its_setting(name: str) -> None:
     assert f"NATSGATE_{name}" in wrong({**NOWHERE, **WRONG[name]})
 
 
+SAID = {
+    "HEARTBEAT_S=soon": '"soon" is not a number of seconds; give one, such as 15',
+    "HEARTBEAT_S=0": '"0" is too small; give a number of seconds above 0',
+    "LINGER_S=-1": '"-1" is too small; give a number of seconds, 0 or more',
+    "WS_PING_S=nan": '"nan" is not a number of seconds; give one, such as 25',
+    "WARM_S=1e9": '"1e9" is too large; give a number of seconds, 604800 at most',
+    "MAX_EVENT_BYTES=lots": '"lots" is not a number of bytes; give one, such as 65536 or 64MiB',
+    "WS_MAX_ERRORS=1.5": '"1.5" is not a whole number; give one, such as 10',
+    "INBOUND_RATE=fast": '"fast" is not a number; give one, such as 20',
+    "INSECURE=perhaps": '"perhaps" is neither true nor false; give one of them',
+    "LOG_LEVEL=shout": '"shout" is not known; give debug, info, warning or error',
+    "DRAIN_S=": "it is empty; leave it out, or give a number of seconds, such as 30",
+    "ROOTS=": "it is empty; leave it out, or give one or more, separated by commas",
+    "LISTEN=here:99999": 'there is no port 99999; give one up to 65535, or 0 for any free one (it is "here:99999")',
+    "STREAM=two words": 'give a name of at most 255 of the characters A-Z a-z 0-9 - _ (it is "two words")',
+}
+
+
+@pytest.mark.parametrize("given", SAID)
+def test_a_wrong_value_is_shown_with_what_would_be_right(given: str) -> None:
+    """The line shows the value, and says what would be right, with its unit."""
+    name, _, value = given.partition("=")
+    assert wrong({**NOWHERE, name: value}) == f"NATSGATE_{name}: {SAID[given]}"
+
+
+TOML_SAID = {
+    "replica = 7": '"7" is no text; put it into quotes',
+    "roots = 7": '"7" is no list; give one, in square brackets',
+    "roots = []": "it is empty; give at least one",
+    "jwt_issuer = [1]": "it is no text; put it into quotes",
+    "nats_password = 1234": "it is no text; put it into quotes",
+    "nats_url = 1234": "it is no list; give one, in square brackets",
+    "route = 7": '"7" is no list; give one, in square brackets',
+    '[[route]]\nname = "a"\npath = "/a"\nsubjects = "repo.1.>"': '"repo.1.>" is no list; give one, in square brackets',
+    '[[route]]\nname = "a"\npath = "/a"\nsubjects = ["repo.1.>"]\nsnapshot = "x"': '"x" is neither true nor false; '
+    "give one of them",
+    "route = [7]": "it is no table; give one, such as [[route]]",
+}
+
+
+@pytest.mark.parametrize("toml", TOML_SAID)
+def test_a_value_of_another_kind_is_told_so(tmp_path: Path, toml: str) -> None:
+    """Of a TOML file the key is named, and the value shown unless it may be a secret."""
+    config = tmp_path / "natsgate.toml"
+    config.write_text(toml + "\n")
+    line = wrong(NOWHERE if "nats_url" not in toml else NONE, config)
+    assert line.startswith(f"{config}: {toml.split()[0].strip('[]')}")
+    assert line.endswith(f": {TOML_SAID[toml]}")
+
+
 def test_a_wrong_value_ends_the_start() -> None:
     """`serve` prints that line alone and ends with 2."""
     refused(natsgate("serve", settings={**NOWHERE, "HEARTBEAT_S": "soon"}), wrong({**NOWHERE, "HEARTBEAT_S": "soon"}))
