@@ -10,7 +10,7 @@ from gateway.values import Address
 
 
 def listen(name: str, address: Address, write_timeout_s: float) -> socket.socket:
-    """A listening socket; see `bind`. `name`: the setting that the address is from.
+    """A listening socket; see `bind`. `name`: the setting that the address is from, as its author named it.
 
     Raises:
         ConfigError: the address cannot be had.
@@ -19,7 +19,7 @@ def listen(name: str, address: Address, write_timeout_s: float) -> socket.socket
         return bind(address.host, address.port, write_timeout_s=write_timeout_s)
     except OSError as error:
         raise ConfigError(
-            f"NATSGATE_{name}: cannot listen on {address}: {error.strerror or error}; "
+            f"{name}: cannot listen on {address}: {error.strerror or error}; "
             "another program may have that port: choose another one, or 0 for any"
         ) from None
 

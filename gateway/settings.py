@@ -22,6 +22,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     model_validator,
@@ -62,6 +63,7 @@ class Settings(BaseModel):
     """All settings, frozen. Descriptions give unit, meaning and what 0 means."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _spelled: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     listen: Listen = Field(
         default=Address(host="127.0.0.1", port=8080),
@@ -205,6 +207,10 @@ class Settings(BaseModel):
     )
     route: tuple[RouteSpec, ...] = Field(default=(), description="Configured routes (file only).")
 
+    def name_of(self, setting: str) -> str:
+        """A setting as its author named it: `--listen`, `natsgate.toml: listen`, else `NATSGATE_LISTEN`."""
+        return _named(setting, self._spelled)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.auth == "jwt" and not (self.jwt_secret or self.jwt_public_key or self.jwks_url):
@@ -261,10 +267,7 @@ def load_settings(
         if value is not None:
             values[key] = value
             spelled[key] = "--" + key.replace("_", "-")
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise ConfigError(_one_line(error, spelled)) from None
+    return _settings(values, spelled)
 
 
 def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
@@ -273,10 +276,20 @@ def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
     Raises:
         ConfigError: they do not go together.
     """
+    return _settings({name: getattr(running, name) for name in Settings.model_fields} | dict(changes), {})
+
+
+def _settings(values: Mapping[str, Any], spelled: Mapping[str, str]) -> Settings:
     try:
-        return Settings(**{name: getattr(running, name) for name in Settings.model_fields} | dict(changes))
+        settings = Settings(**values)
     except ValidationError as error:
-        raise ConfigError(_one_line(error, {})) from None
+        raise ConfigError(_one_line(error, spelled)) from None
+    settings._spelled = spelled
+    return settings
+
+
+def _named(setting: str, spelled: Mapping[str, str]) -> str:
+    return spelled.get(setting, PREFIX + setting.upper())
 
 
 def _file(path: Path) -> dict[str, Any]:
@@ -313,11 +326,14 @@ def _environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 def _secret(name: str, path: str) -> str:
     try:
-        return Path(path).read_text("utf-8").rstrip("\r\n")
+        value = Path(path).read_text("utf-8").rstrip("\r\n")
     except OSError as error:
         raise ConfigError(f"{name}: the file {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: the file {path} is not UTF-8") from None
+    if not value.strip():
+        raise ConfigError(f"{name}: the file {path} is empty; put the value into it, or leave {name} out")
+    return value
 
 
 def _meant(key: str, prefix: str = "") -> str:
@@ -335,10 +351,9 @@ def _one_line(error: ValidationError, spelled: Mapping[str, str]) -> str:
     if not location:
         location, _, text = ([text.partition(": ")[0]], "", text.partition(": ")[2])
     key = location[0]
-    name = spelled.get(key, PREFIX + key.upper())
     rest = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location[1:])
     more = len(error.errors()) - 1
-    return f"{name}{rest}: {text}" + (f" (and {more} more)" if more else "")
+    return f"{_named(key, spelled)}{rest}: {text}" + (f" (and {more} more)" if more else "")
 
 
 def log_format(settings: Settings) -> str:

@@ -22,6 +22,8 @@ from tests.support.sse import SseClient
 NONE = {"AUTH": "none", "LISTEN": "127.0.0.1:0"}
 # Nothing listens there: whoever tries it before checking the settings would hang or complain about NATS.
 NOWHERE = {**NONE, "NATS_URL": "nats://127.0.0.1:1"}
+# There are file descriptors for so many everywhere, so that nothing is said of them.
+FEW = {**NOWHERE, "MAX_CONNECTIONS": 100}
 
 
 def refused(done: CompletedProcess[str], *names: str) -> None:
@@ -192,13 +194,33 @@ def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:
     refused(natsgate("serve", settings=settings), "NATS_PASSWORD_FILE")
 
 
+@pytest.mark.parametrize("content", ["", "\n", " \r\n"])
+@pytest.mark.parametrize("name", ["JWT_SECRET", "NATS_PASSWORD", "JWT_PUBLIC_KEY"])
+def test_an_empty_secret_file_is_told_to_be_empty(tmp_path: Path, name: str, content: str) -> None:
+    """A secret that was never written, or is being written anew: the line names the variable and the file."""
+    secret = tmp_path / "secret"
+    secret.write_text(content)
+    line = wrong({**NOWHERE, f"{name}_FILE": secret})
+    assert line.startswith(f"NATSGATE_{name}_FILE: the file {secret} is empty; ")
+
+
 def test_a_port_in_use_is_one_clear_line() -> None:
     """Somebody else on the port: one line with the address, exit code 2."""
     with taken_port() as port:
-        done = natsgate("serve", settings={**NOWHERE, "LISTEN": f"127.0.0.1:{port}", "LOG_FORMAT": "console"})
-    assert done.returncode == 2
-    assert str(port) in done.stderr
-    assert "Traceback" not in done.stderr
+        done = natsgate("serve", settings={**FEW, "LISTEN": f"127.0.0.1:{port}", "LOG_FORMAT": "console"})
+    refused(done, f"NATSGATE_LISTEN: cannot listen on 127.0.0.1:{port}")
+
+
+def test_an_address_that_cannot_be_had_is_named_as_it_was_given(tmp_path: Path) -> None:
+    """The line names the option or the key of the file that the address is from."""
+    config = tmp_path / "natsgate.toml"
+    with taken_port() as port:
+        address = f"127.0.0.1:{port}"
+        done = natsgate("serve", "--listen", address, settings=FEW)
+        refused(done, f"natsgate: --listen: cannot listen on {address}")
+        config.write_text(f'metrics_listen = "{address}"\n')
+        done = natsgate("serve", "--config", str(config), settings=FEW)
+        refused(done, f"{config}: metrics_listen: cannot listen on {address}")
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
