@@ -380,15 +380,11 @@ def top(urls: tuple[str, ...], interval: float, once: bool) -> None:
 @click.option("--fresh", is_flag=True, help="Forget the events of earlier runs.")
 def dev(listen: str, nats_port: int, nats_server: str | None, samples: bool, fresh: bool) -> None:
     """An own nats-server, the stream, a gateway and sample events on this machine. Ctrl-C ends all of it."""
-    from gateway.dev import ChildEnded, Dev
+    from gateway.dev import ChildEnded, Dev, parse_listen
 
-    address = _settings(None, listen=listen, auth="none", insecure=True).listen  # its own settings come later
-    if not address.loopback:
-        _die(EXIT_WRONG, f"--listen: {address}: dev is for this machine, 127.0.0.1 or [::1]; use natsgate serve")
-    if not address.port:
-        _die(EXIT_WRONG, "--listen: give a port; dev tells you the URL to open")
-    run = Dev(address.host, address.port, nats_port, nats_server=nats_server, samples=samples, say=click.echo)
     try:
+        address = parse_listen(listen)
+        run = Dev(address.host, address.port, nats_port, nats_server=nats_server, samples=samples, say=click.echo)
         run.run(fresh=fresh)
     except ConfigError as error:
         _die(EXIT_WRONG, str(error))
