@@ -270,10 +270,12 @@ class Dev:
                     f"  curl -N {bearer} '{url}/events?subject=task.*.progress&subject=user.>&named=true'",
                     f"  curl -N {bearer} {url}/api/repositories/1/events",
                     f"  natsgate tail --url {url} 'repo.>'                (takes NATSGATE_TOKEN)",
-                    f"  {url}/events?subject=repo.>&access_token=…        (for a browser's address bar)",
                     f"  ws://{self._host}:{self._port}/ws                        (subprotocol natsgate.v1; first "
                     'message {"op":"auth","ref":1,"token":"…"})',
                     f"  ws://{self._host}:{self._port}/api/projects/1/ws         (bare events)",
+                    "",
+                    "In a browser:",
+                    f"  {url}/events?subject=repo.%3E&access_token={self._token}",
                     "",
                     "Publish one yourself, from any NATS client:",
                     f"  natsgate publish --nats-url {self._nats_url} repo.42.task.progress "
