@@ -158,7 +158,7 @@ class App:
             door = Door(self._gate, spec, parameters, query)
             principal = await self._identify(request)
             if principal is None:
-                raise self._gate.authenticator.nobody()
+                raise self._gate.authenticator.nobody(request.scope["headers"])
             if spec is None and not query.subjects:
                 parse_filters((), (), 0)  # says what a query looks like
             self._room.admission.require_room_for(principal.sub)
@@ -229,7 +229,7 @@ class App:
     async def _ticket(self, request: Request) -> Response:
         principal = await self._identify(request, streams=False)
         if principal is None:
-            raise self._gate.authenticator.nobody()
+            raise self._gate.authenticator.nobody(request.scope["headers"])
         body = b""
         try:
             async for part in request.stream():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 _config = click.option(
     "--config", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file with settings and routes."
 )
+_nats_url = click.option(
+    "--nats-url", help="NATS servers, comma-separated (NATSGATE_NATS_URL). Logins are better in NATSGATE_NATS_*."
+)
 
 
 def _die(code: int, text: str) -> NoReturn:
@@ -38,9 +43,28 @@ def _settings(config: Path | None, **given: object) -> Settings:
         _die(EXIT_WRONG, str(error))
 
 
-def _client_settings(config: Path | None) -> Settings:
+def _client_settings(config: Path | None, **given: object) -> Settings:
     # For commands that serve nobody: who may connect to a gateway is not their business.
-    return _settings(config, auth="none", insecure=True)
+    return _settings(config, auth="none", insecure=True, **given)
+
+
+def _on_nats(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that serves nobody and talks to NATS: its options, its settings, its failures."""
+
+    @_config
+    @_nats_url
+    @functools.wraps(command)
+    def run(config: Path | None, nats_url: str | None, **rest: object) -> None:
+        settings = _client_settings(config, nats_url=nats_url)
+        _quiet_logs()
+        try:
+            command(settings, **rest)
+        except ConfigError as error:
+            _die(EXIT_WRONG, str(error))
+        except CommandFailed as error:
+            _die(error.code, str(error))
+
+    return run
 
 
 def _quiet_logs() -> None:
@@ -88,8 +112,9 @@ def serve(config: Path | None, listen: str | None) -> None:
 
 @main.command()
 @_config
+@_nats_url
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
-def check(config: Path | None, as_json: bool) -> None:
+def check(config: Path | None, nats_url: str | None, as_json: bool) -> None:
     """Look at settings, NATS, its permissions and the stream; every problem comes with its mend.
 
     Exit code 2: something is wrong. 3: NATS was not reached within NATSGATE_START_TIMEOUT_S (5 s where that is 0).
@@ -103,7 +128,7 @@ def check(config: Path | None, as_json: bool) -> None:
     _quiet_logs()
     reached = True
     try:
-        found, reached = asyncio.run(run(load_settings(config=config)))
+        found, reached = asyncio.run(run(load_settings(config=config, given={"nats_url": nats_url})))
     except (ConfigError, CommandFailed) as error:
         if not as_json:
             _die(EXIT_WRONG, str(error))
@@ -113,14 +138,14 @@ def check(config: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@_config
+@_on_nats
 @click.option("--replicas", type=click.IntRange(1, 5), help="Copies in a cluster.  [default: 1]")
 @click.option("--max-age", type=DURATION, help="How long events are kept, such as 24h; 0: no limit.  [default: 24h]")
 @click.option("--max-bytes", type=SIZE, help="How much is kept, such as 1GiB; 0: no limit.  [default: 1GiB]")
 @click.option("--new-epoch", is_flag=True, help="After a restore: every cursor is of an earlier life from now on.")
 @click.option("--yes", is_flag=True, help="Change an existing stream without asking.")
 def provision(
-    config: Path | None,
+    settings: Settings,
     replicas: int | None,
     max_age: float | None,
     max_bytes: int | None,
@@ -135,15 +160,8 @@ def provision(
     from gateway.commands.provision import provision as run
     from gateway.commands.stream_change import Wishes
 
-    settings = _client_settings(config)
-    _quiet_logs()
     wishes = Wishes(replicas, max_age, max_bytes, secrets.token_hex(8) if new_epoch else None)
-    try:
-        run(settings, wishes, Speech(click.echo, _tell, click.confirm if attended() else None), yes=yes)
-    except ConfigError as error:
-        _die(EXIT_WRONG, str(error))
-    except CommandFailed as error:
-        _die(error.code, str(error))
+    run(settings, wishes, Speech(click.echo, _tell, click.confirm if attended() else None), yes=yes)
 
 
 @main.command()
@@ -170,28 +188,21 @@ def token(
 
     settings = _client_settings(config)
     try:
-        click.echo(
-            mint(
-                settings,
-                sub=sub,
-                subscribe=subscribe,
-                publish=publish,
-                ttl_s=ttl,
-                issuer=issuer,
-                audience=audience,
-            )
+        signed = mint(
+            settings, sub=sub, subscribe=subscribe, publish=publish, ttl_s=ttl, issuer=issuer, audience=audience
         )
+        click.echo(signed)
     except CommandFailed as error:
         _die(error.code, str(error))
 
 
 @main.command()
 @click.argument("sub", required=False)
-@_config
+@_on_nats
 @click.option("--at", metavar="TIME", help="Tokens issued before it; RFC 3339 or seconds since 1970.  [default: now]")
 @click.option("--lift", "lifted", is_flag=True, help="Take the tokens again.")
 @click.option("--list", "shown", is_flag=True, help="Show who is revoked: a line each, <time> <sub>.")
-def revoke(config: Path | None, sub: str | None, at: str | None, lifted: bool, shown: bool) -> None:
+def revoke(settings: Settings, sub: str | None, at: str | None, lifted: bool, shown: bool) -> None:
     """Refuse the tokens of SUB that were issued until now, on every replica, and end the connections that have them.
 
     A token that was issued later is taken. A TIME in the future refuses new ones, too, until then. Exit code 2: it is
@@ -201,38 +212,31 @@ def revoke(config: Path | None, sub: str | None, at: str | None, lifted: bool, s
 
     from gateway.commands import revoke as revoking
 
-    settings = _client_settings(config)
-    _quiet_logs()
-    try:
-        if shown and (sub is not None or at is not None or lifted):
-            raise CommandFailed("--list goes alone")
-        if lifted and at is not None:
-            raise CommandFailed("--lift takes every token again; leave --at out")
-        if shown:
-            lines, complaints = asyncio.run(revoking.listed(settings))
-            for complaint in complaints if lines or complaints else ["nobody is revoked"]:
-                _tell(complaint)
-            for line in lines:
-                click.echo(line)
-        elif sub is None:
-            raise CommandFailed("whose tokens? Give SUB, the claim sub of the tokens; or --list")
-        elif lifted:
-            asyncio.run(revoking.lift(settings, sub, click.echo))
-        else:
-            asyncio.run(revoking.revoke(settings, sub, revoking.parse_at(at), click.echo))
-    except ConfigError as error:
-        _die(EXIT_WRONG, str(error))
-    except CommandFailed as error:
-        _die(error.code, str(error))
+    if shown and (sub is not None or at is not None or lifted):
+        raise CommandFailed("--list goes alone")
+    if lifted and at is not None:
+        raise CommandFailed("--lift takes every token again; leave --at out")
+    if shown:
+        lines, complaints = asyncio.run(revoking.listed(settings))
+        for complaint in complaints if lines or complaints else ["nobody is revoked"]:
+            _tell(complaint)
+        for line in lines:
+            click.echo(line)
+    elif sub is None:
+        raise CommandFailed("whose tokens? Give SUB, the claim sub of the tokens; or --list")
+    elif lifted:
+        asyncio.run(revoking.lift(settings, sub, click.echo))
+    else:
+        asyncio.run(revoking.revoke(settings, sub, revoking.parse_at(at), click.echo))
 
 
 @main.command()
 @click.argument("subject")
 @click.argument("event", required=False)
-@_config
+@_on_nats
 @click.option("--lines", is_flag=True, help="Standard input holds one event a line (JSON lines).")
 @click.option("--id", "msg_id", help="The Nats-Msg-Id: the same twice is stored once. With --lines: its beginning.")
-def publish(subject: str, event: str | None, config: Path | None, lines: bool, msg_id: str | None) -> None:
+def publish(settings: Settings, subject: str, event: str | None, lines: bool, msg_id: str | None) -> None:
     """Store EVENT, a JSON object, under SUBJECT (root.id.type) in NATS. Without EVENT, or with -, from standard input.
 
     Says the sequence once the stream has stored it. Exit code 2: something was not stored. 3: NATS was not reached.
@@ -241,8 +245,6 @@ def publish(subject: str, event: str | None, config: Path | None, lines: bool, m
 
     from gateway.commands import publish as publishing
 
-    settings = _client_settings(config)
-    _quiet_logs()
     try:
         publishing.check_subject(subject, settings)
         if not lines:
@@ -253,8 +255,6 @@ def publish(subject: str, event: str | None, config: Path | None, lines: bool, m
         if event not in (None, "-"):
             raise CommandFailed("--lines reads standard input; leave the event out")
         _publish_lines(settings, subject, msg_id)
-    except CommandFailed as error:
-        _die(error.code, str(error))
     except KeyboardInterrupt:
         _die(EXIT_WRONG, "interrupted")
 
@@ -380,15 +380,11 @@ def top(urls: tuple[str, ...], interval: float, once: bool) -> None:
 @click.option("--fresh", is_flag=True, help="Forget the events of earlier runs.")
 def dev(listen: str, nats_port: int, nats_server: str | None, samples: bool, fresh: bool) -> None:
     """An own nats-server, the stream, a gateway and sample events on this machine. Ctrl-C ends all of it."""
-    from gateway.dev import ChildEnded, Dev
+    from gateway.dev import ChildEnded, Dev, parse_listen
 
-    address = _settings(None, listen=listen, auth="none", insecure=True).listen  # its own settings come later
-    if not address.loopback:
-        _die(EXIT_WRONG, f"--listen: {address}: dev is for this machine, 127.0.0.1 or [::1]; use natsgate serve")
-    if not address.port:
-        _die(EXIT_WRONG, "--listen: give a port; dev tells you the URL to open")
-    run = Dev(address.host, address.port, nats_port, nats_server=nats_server, samples=samples, say=click.echo)
     try:
+        address = parse_listen(listen)
+        run = Dev(address.host, address.port, nats_port, nats_server=nats_server, samples=samples, say=click.echo)
         run.run(fresh=fresh)
     except ConfigError as error:
         _die(EXIT_WRONG, str(error))

@@ -25,7 +25,8 @@ from types import FrameType
 
 from gateway.commands.token import mint
 from gateway.core.errors import ConfigError, GatewayError
-from gateway.settings import load_settings
+from gateway.settings import PREFIX, load_settings
+from gateway.values import Address
 
 STATE = Path(".natsgate")
 """Everything that a run leaves: the stream's store (kept between runs), logs, the routes."""
@@ -38,21 +39,8 @@ START_S = 20.0
 STOP_S = 2.3
 NATS_STOP_S = 0.4
 _PR_SET_PDEATHSIG = 1
-_NOT_DEVS = tuple(
-    f"NATSGATE_{name}"
-    for name in (
-        "NATS_CREDS",
-        "NATS_NKEY",
-        "NATS_USER",
-        "NATS_PASSWORD",
-        "NATS_TOKEN",
-        "JWT_",
-        "JWKS_",
-        "TICKET_",
-        "TOKEN",
-    )
-)
-"""Settings of the user's environment that speak of another NATS and of other tokens than dev's own."""
+_IGNORED = ("NATS_", "JWT_", "JWKS_", "TICKET_", "TOKEN")
+"""Beginnings of settings of the user's environment that speak of another NATS and of other tokens than dev's own."""
 
 ROUTES = """\
 # Written by `natsgate dev` at each start: the routes of its sample systems.
@@ -120,7 +108,8 @@ class Dev:
         """Start everything, wait for a signal, end everything.
 
         Raises:
-            ConfigError: a port is taken, the binary is missing, another run is on; nothing is left behind.
+            ConfigError: a setting is wrong, a port is taken, the binary is missing, another run is on; nothing is left
+                behind.
             ChildEnded: a process ended by itself; the others are ended too.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -161,6 +150,7 @@ class Dev:
         _require_free(self._host, self._port, "the gateway", "--listen")
         (STATE / "routes.toml").write_text(ROUTES, "utf-8")
         self._token = _token()
+        load_settings(self._environment(), STATE / "routes.toml")  # what is wrong is one line, before anything runs
         nats = [binary, "-js", "-sd", str(STATE / "nats"), "-a", "127.0.0.1", "-p", str(self._nats_port)]
         self._spawn("nats-server", nats, output=STATE / "nats-server.log")
         self._wait(lambda: _accepts("127.0.0.1", self._nats_port), START_S, "nats-server does not accept connections")
@@ -189,21 +179,30 @@ class Dev:
         return found
 
     def _environment(self) -> dict[str, str]:
-        given = dict(os.environ)
-        given.setdefault("NATSGATE_LOG_LEVEL", "warning")
-        given.setdefault("NATSGATE_MAX_CONNECTIONS", "1000")  # there are file descriptors for so many everywhere
-        for name in [name for name in given if name.startswith(_NOT_DEVS)]:
-            del given[name]
-        return given | {
-            "NATSGATE_NATS_URL": self._nats_url,
-            "NATSGATE_AUTH": "jwt",
-            "NATSGATE_JWT_SECRET_FILE": str(SECRET),
-            "NATSGATE_ALLOW_ACCESS_TOKEN": "true",
-            "NATSGATE_DRAIN_DELAY_S": "0",  # nobody else takes over what is served here
-            "NATSGATE_DRAIN_S": "0",
-            "NATSGATE_LISTEN": f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}",
-            "PYTHONUNBUFFERED": "1",
+        """The user's, but for what is dev's own. In gateway/README.md, section Settings."""
+        own = {
+            "NATS_URL": self._nats_url,
+            "AUTH": "jwt",
+            "JWT_SECRET_FILE": str(SECRET),
+            "ALLOW_ACCESS_TOKEN": "true",
+            "DRAIN_DELAY_S": "0",  # nobody else takes over what is served here
+            "DRAIN_S": "0",
+            "LISTEN": str(Address(host=self._host, port=self._port)),
         }
+        unless_given = {
+            "LOG_LEVEL": "warning",
+            "MAX_CONNECTIONS": "1000",
+        }  # there are descriptors for so many everywhere
+        given = {}
+        for name, value in os.environ.items():
+            setting = name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""
+            plain = setting.removesuffix("_FILE")
+            if plain not in own and not setting.startswith(_IGNORED):
+                given[name] = value
+                unless_given.pop(plain, None)
+        return (
+            given | {PREFIX + name: value for name, value in (own | unless_given).items()} | {"PYTHONUNBUFFERED": "1"}
+        )
 
     def _spawn(self, name: str, command: list[str], *, output: Path | None = None) -> subprocess.Popen[bytes]:
         sink = subprocess.DEVNULL if output is None else output.open("wb")
@@ -271,13 +270,15 @@ class Dev:
                     f"  curl -N {bearer} '{url}/events?subject=task.*.progress&subject=user.>&named=true'",
                     f"  curl -N {bearer} {url}/api/repositories/1/events",
                     f"  natsgate tail --url {url} 'repo.>'                (takes NATSGATE_TOKEN)",
-                    f"  {url}/events?subject=repo.>&access_token=…        (for a browser's address bar)",
                     f"  ws://{self._host}:{self._port}/ws                        (subprotocol natsgate.v1; first "
                     'message {"op":"auth","ref":1,"token":"…"})',
                     f"  ws://{self._host}:{self._port}/api/projects/1/ws         (bare events)",
                     "",
+                    "In a browser:",
+                    f"  {url}/events?subject=repo.%3E&access_token={self._token}",
+                    "",
                     "Publish one yourself, from any NATS client:",
-                    f"  NATSGATE_NATS_URL={self._nats_url} natsgate publish repo.42.task.progress "
+                    f"  natsgate publish --nats-url {self._nats_url} repo.42.task.progress "
                     '\'{"type":"task.progress","payload":{"percent":50}}\'',
                     f"  nats -s {self._nats_url} pub repo.42.task.progress "
                     '\'{"type":"task.progress","payload":{"percent":50}}\'',
@@ -297,6 +298,20 @@ class Dev:
             _end_all([nats], NATS_STOP_S)
         if self._lock is not None:
             os.close(self._lock)
+
+
+def parse_listen(text: str) -> Address:
+    """Where to serve.
+
+    Raises:
+        ConfigError: it is no address, or one that other machines can reach.
+    """
+    address = load_settings({}, given={"listen": text, "auth": "none", "insecure": True}).listen
+    if not address.loopback:
+        raise ConfigError(f"--listen: {address}: dev is for this machine, 127.0.0.1 or [::1]; use natsgate serve")
+    if not address.port:
+        raise ConfigError("--listen: give a port; dev tells you the URL to open")
+    return address
 
 
 def _token() -> str:

@@ -5,21 +5,29 @@ from __future__ import annotations
 import socket
 
 from gateway.core.errors import ConfigError
+from gateway.settings import Settings
 from gateway.transports.sockets import bind
 from gateway.values import Address
 
 
-def listen(name: str, address: Address, write_timeout_s: float) -> socket.socket:
-    """A listening socket; see `bind`. `name`: the setting that the address is from.
+def listen(settings: Settings) -> tuple[socket.socket, socket.socket | None]:
+    """The listening sockets: for clients; and for /metrics, None where that is served on the same address.
 
     Raises:
-        ConfigError: the address cannot be had.
+        ConfigError: an address cannot be had.
     """
+    sock = _listen(settings, "listen", settings.listen)
+    if settings.metrics_listen is None or settings.metrics_listen == settings.listen:
+        return sock, None
+    return sock, _listen(settings, "metrics_listen", settings.metrics_listen)
+
+
+def _listen(settings: Settings, name: str, address: Address) -> socket.socket:
     try:
-        return bind(address.host, address.port, write_timeout_s=write_timeout_s)
+        return bind(address.host, address.port, write_timeout_s=settings.write_timeout_s)
     except OSError as error:
         raise ConfigError(
-            f"NATSGATE_{name}: cannot listen on {address}: {error.strerror or error}; "
+            f"{settings.name_of(name)}: cannot listen on {address}: {error.strerror or error}; "
             "another program may have that port: choose another one, or 0 for any"
         ) from None
 

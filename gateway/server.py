@@ -230,10 +230,7 @@ class Replica:
             NotReached: see its class.
         """
         settings = self._settings
-        sock = listen("LISTEN", settings.listen, settings.write_timeout_s)
-        metrics_sock = None
-        if settings.metrics_listen is not None and settings.metrics_listen != settings.listen:
-            metrics_sock = listen("METRICS_LISTEN", settings.metrics_listen, settings.write_timeout_s)
+        sock, metrics_sock = listen(settings)
         page = self._metrics.page
         readiness = Readiness(
             settings.replica,

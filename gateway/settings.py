@@ -22,11 +22,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     model_validator,
 )
 
+from gateway.complaint import complaint
 from gateway.core.errors import ConfigError
 from gateway.core.routes import RouteSpec
 from gateway.values import (
@@ -61,6 +63,7 @@ class Settings(BaseModel):
     """All settings, frozen. Descriptions give unit, meaning and what 0 means."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    _spelled: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     listen: Listen = Field(
         default=Address(host="127.0.0.1", port=8080),
@@ -204,6 +207,10 @@ class Settings(BaseModel):
     )
     route: tuple[RouteSpec, ...] = Field(default=(), description="Configured routes (file only).")
 
+    def name_of(self, setting: str) -> str:
+        """A setting as its author named it: `--listen`, `natsgate.toml: listen`, else `NATSGATE_LISTEN`."""
+        return _named(setting, self._spelled)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.auth == "jwt" and not (self.jwt_secret or self.jwt_public_key or self.jwks_url):
@@ -260,10 +267,7 @@ def load_settings(
         if value is not None:
             values[key] = value
             spelled[key] = "--" + key.replace("_", "-")
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise ConfigError(_one_line(error, spelled)) from None
+    return _settings(values, spelled)
 
 
 def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
@@ -272,10 +276,20 @@ def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
     Raises:
         ConfigError: they do not go together.
     """
+    return _settings({name: getattr(running, name) for name in Settings.model_fields} | dict(changes), {})
+
+
+def _settings(values: Mapping[str, Any], spelled: Mapping[str, str]) -> Settings:
     try:
-        return Settings(**{name: getattr(running, name) for name in Settings.model_fields} | dict(changes))
+        settings = Settings(**values)
     except ValidationError as error:
-        raise ConfigError(_one_line(error, {})) from None
+        raise ConfigError(_one_line(error, spelled)) from None
+    settings._spelled = spelled
+    return settings
+
+
+def _named(setting: str, spelled: Mapping[str, str]) -> str:
+    return spelled.get(setting, PREFIX + setting.upper())
 
 
 def _file(path: Path) -> dict[str, Any]:
@@ -312,11 +326,14 @@ def _environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
 def _secret(name: str, path: str) -> str:
     try:
-        return Path(path).read_text("utf-8").rstrip("\r\n")
+        value = Path(path).read_text("utf-8").rstrip("\r\n")
     except OSError as error:
         raise ConfigError(f"{name}: the file {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{name}: the file {path} is not UTF-8") from None
+    if not value.strip():
+        raise ConfigError(f"{name}: the file {path} is empty; put the value into it, or leave {name} out")
+    return value
 
 
 def _meant(key: str, prefix: str = "") -> str:
@@ -326,17 +343,17 @@ def _meant(key: str, prefix: str = "") -> str:
 
 def _one_line(error: ValidationError, spelled: Mapping[str, str]) -> str:
     first = error.errors(include_url=False)[0]
-    text = re.sub(r"\s+", " ", first["msg"].removeprefix("Value error, "))
-    if isinstance(first["input"], str | int | float) and first["loc"] and first["loc"][0] not in _SECRET:
-        text += f" (it is {str(first['input'])[:60]!r})"
+    field = Settings.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+    text = complaint(
+        first, secret=field is None or first["loc"][0] in _SECRET, default=None if field is None else field.default
+    )
     location = [str(part) for part in first["loc"]]
     if not location:
         location, _, text = ([text.partition(": ")[0]], "", text.partition(": ")[2])
     key = location[0]
-    name = spelled.get(key, PREFIX + key.upper())
     rest = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location[1:])
     more = len(error.errors()) - 1
-    return f"{name}{rest}: {text}" + (f" (and {more} more)" if more else "")
+    return f"{_named(key, spelled)}{rest}: {text}" + (f" (and {more} more)" if more else "")
 
 
 def log_format(settings: Settings) -> str:

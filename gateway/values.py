@@ -6,7 +6,7 @@ import ipaddress
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from gateway.core.addresses import Network, parse_network
 from gateway.core.origins import parse_origin
@@ -14,6 +14,7 @@ from gateway.core.origins import parse_origin
 LEAST_SECRET_BYTES = 32
 """RFC 7518, section 3.2: a key for HS256 has as many bytes as the hash."""
 
+MAX_PORT = 65535
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -40,7 +41,7 @@ class Address(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     host: str
-    port: int = Field(ge=0, le=65535)
+    port: int = Field(ge=0, le=MAX_PORT)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -62,6 +63,8 @@ def _address(value: object) -> object:
         if isinstance(value, str):
             raise ValueError("give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
         return value
+    if int(shape[3]) > MAX_PORT:
+        raise ValueError(f"there is no port {shape[3]}; give one up to {MAX_PORT}, or 0 for any free one")
     return Address(host=shape[1] or shape[2] or "0.0.0.0", port=int(shape[3]))  # noqa: S104 - asked for by an empty host
 
 
@@ -108,6 +111,21 @@ Proxy = Annotated[Network, BeforeValidator(_proxy)]
 Origin = Annotated[str, BeforeValidator(_origin)]
 NatsUrl = Annotated[str, BeforeValidator(_nats_url)]
 Listen = Annotated[Address, BeforeValidator(_address)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=255)]
-Root = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=64)]
-Prefix = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$", max_length=255)]
+
+
+def _token(most_chars: int, *, dotted: bool = False) -> AfterValidator:
+    """A name that is one token of a NATS subject, or with `dotted` several."""
+    pattern = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*" if dotted else r"[A-Za-z0-9_-]+", re.ASCII)
+
+    def checked(value: str) -> str:
+        if not pattern.fullmatch(value) or len(value) > most_chars:
+            dots = ", and dots between them" if dotted else ""
+            raise ValueError(f"give a name of at most {most_chars} of the characters A-Z a-z 0-9 - _{dots}")
+        return value
+
+    return AfterValidator(checked)
+
+
+Name = Annotated[str, _token(255)]
+Root = Annotated[str, _token(64)]
+Prefix = Annotated[str, _token(255, dotted=True)]

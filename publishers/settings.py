@@ -128,6 +128,11 @@ def _secret(env: Mapping[str, str], name: str) -> str | None:
     if env.get(name):
         raise SettingsError(f"both {name} and {name}_FILE are set: unset one")
     try:
-        return Path(path).read_text().strip()
+        secret = Path(path).read_text("utf-8").strip()
     except OSError as err:
         raise SettingsError(f"{name}_FILE: cannot read {path!r} ({err.strerror}); mend the path or its rights") from err
+    except UnicodeDecodeError:
+        raise SettingsError(f"{name}_FILE: the file {path!r} is not UTF-8; write the secret as text") from None
+    if not secret:
+        raise SettingsError(f"{name}_FILE: the file {path!r} is empty; put the secret into it, or unset {name}_FILE")
+    return secret

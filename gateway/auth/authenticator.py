@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gateway.auth.tickets import Tickets
 from gateway.auth.tokens import Tokens
-from gateway.core.carriers import find_token
+from gateway.core.carriers import find_token, who_are_you
 from gateway.core.errors import AuthFailure, BadOrigin, Unauthorized
 from gateway.core.origins import Origins, bad_origin
 from gateway.core.rights import EVERYONE, Principal
@@ -76,14 +76,10 @@ class Authenticator:
             self._failures["origin"] += 1
             raise
 
-    def nobody(self) -> Unauthorized:
+    def nobody(self, headers: Headers) -> Unauthorized:
         """The refusal of a request that has to say whose it is, and does not."""
         self._failures["missing"] += 1
-        return Unauthorized(
-            "Say who you are: Authorization: Bearer <token>, the cookie natsgate_token, or ?ticket= of "
-            "POST /auth/ticket.",
-            reason="missing",
-        )
+        return Unauthorized(who_are_you(headers), reason="missing")
 
     async def of_token(self, token: str) -> Principal:
         """Whose token it is: one that came in a first frame.

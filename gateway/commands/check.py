@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import orjson
-
 from gateway.commands.auth_findings import look_at_keys
 from gateway.commands.bucket import look_at_bucket
 from gateway.commands.finding import Finding, fine, note, problem
 from gateway.commands.nats_session import NotPermitted, Session, open_session, without_login
 from gateway.commands.outcome import NatsNotReached
+from gateway.commands.overlaps import explained, overlaps
 from gateway.commands.permissions import silence_of, try_permissions
 from gateway.commands.quantities import show_duration, show_size
 from gateway.commands.stream_findings import look_at
 from gateway.core.bucket import BUCKET_SHAPE
 from gateway.core.errors import UpstreamError, UpstreamRefused
-from gateway.core.stream import NO_SUCH_STREAM, StreamShape, StreamState, read_answer
+from gateway.core.stream import NO_SUCH_STREAM, StreamShape, StreamState
 from gateway.nats_settings import shape_of
 from gateway.settings import Settings
 
@@ -54,15 +53,19 @@ async def _beyond_reach(session: Session, settings: Settings) -> list[Finding]:
     told = trial.told.get(shape.name)
     if told is None:
         return found  # without an inbox no answer comes
+    missing = isinstance(told, UpstreamRefused) and told.code == NO_SUCH_STREAM
+    if missing or isinstance(told, StreamState | NotPermitted):
+        # First: while another stream stores our subjects, no `provision` mends what is said of ours.
+        found += await _overlaps(session, shape, new=missing)
     if isinstance(told, StreamState):
         found += _stream(shape, told)
-    elif isinstance(told, UpstreamRefused) and told.code == NO_SUCH_STREAM:
+    elif missing:
         found.append(problem("stream", f"there is no stream {shape.name}", "run: natsgate provision"))
     elif not isinstance(told, NotPermitted):
         return [*found, silence_of(told)]
     if revocation:
         found += _bucket(trial.told.get(BUCKET_SHAPE.name))
-    return found + await _overlaps(session, shape)
+    return found
 
 
 def _bucket(told: StreamState | UpstreamError | None) -> list[Finding]:
@@ -93,26 +96,19 @@ def _stream(shape: StreamShape, state: StreamState) -> list[Finding]:
     return [fine("stream", f"{text}{shape.live_prefix}.>"), *found]
 
 
-async def _overlaps(session: Session, shape: StreamShape) -> list[Finding]:
-    found = []
-    for pattern in [*(f"{root}.>" for root in shape.roots), f"{shape.live_prefix}.>"]:
-        try:
-            answer = await session.request("$JS.API.STREAM.NAMES", orjson.dumps({"subject": pattern}))
-            names = [name for name in read_answer(answer).get("streams") or [] if name != shape.name]
-        except NotPermitted as error:
-            text = f"whether other streams store the same subjects is not known: no right to publish {error.subject}"
-            return [note("stream", text, "allow it to have it checked")]
-        except UpstreamError as error:
-            return [note("stream", f"whether other streams store the same subjects is not known: {error}")]
-        for name in names:
-            if pattern == f"{shape.live_prefix}.>":
-                text = f"stream {name} stores subjects below {pattern}, so every event is stored twice"
-                mend = f"take them from it (nats stream edit {name}), or set another NATSGATE_LIVE_PREFIX"
-            else:
-                text = f"stream {name} stores subjects below {pattern}, which belong to {shape.name}"
-                mend = (
-                    f"take them from it (nats stream edit {name}), leave the root out of NATSGATE_ROOTS, "
-                    f"or set NATSGATE_STREAM={name}"
-                )
-            found.append(problem("stream", text, mend))
-    return found
+async def _overlaps(session: Session, shape: StreamShape, *, new: bool) -> list[Finding]:
+    live = f"{shape.live_prefix}.>"
+    try:
+        found = await overlaps(session, shape.name, [f"{root}.>" for root in shape.roots])
+        doubled = await overlaps(session, shape.name, [live])
+    except NotPermitted as error:
+        text = f"whether other streams store the same subjects is not known: no right to publish {error.subject}"
+        return [note("stream", text, "allow it to have it checked")]
+    except UpstreamError as error:
+        return [note("stream", f"whether other streams store the same subjects is not known: {error}")]
+    told = [problem("stream", text, mend) for text, mend in explained(found, shape, new=new)]
+    for name in doubled:
+        text = f"stream {name} stores subjects below {live}, so every event is stored twice"
+        mend = f"take them from it (nats stream edit {name} --subjects …), or set another NATSGATE_LIVE_PREFIX"
+        told.append(problem("stream", text, mend))
+    return told

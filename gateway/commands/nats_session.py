@@ -137,8 +137,8 @@ async def open_session(settings: Settings) -> AsyncIterator[Session]:
         if not up.done():
             raise NatsNotReached(
                 f"NATS at {' '.join(without_login(settings.nats_url))} was not reached within {wait_s:g} s: "
-                f"{session.nats.last_error or 'no answer'}; check NATSGATE_NATS_URL, the login (NATSGATE_NATS_*), "
-                "and that nats-server runs"
+                f"{session.nats.last_error or 'no answer'}; check {settings.name_of('nats_url')}, the login "
+                "(NATSGATE_NATS_*), and that nats-server runs"
             )
         yield session
     finally:

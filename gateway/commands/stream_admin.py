@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from gateway.commands import overlaps
 from gateway.commands.outcome import CommandFailed
 from gateway.core.errors import UpstreamError, UpstreamRefused
 from gateway.core.stream import NO_SUCH_STREAM, Shape, StreamState
 from gateway.upstream.api import StreamApi
 
+OVERLAP = 10065
+"""JetStream's error code: another stream stores one of the subjects."""
+
 _MENDS = {
-    10065: "another stream stores one of these subjects: see natsgate check",
+    OVERLAP: "another stream stores one of these subjects; allow publishing $JS.API.STREAM.NAMES to have it named",
     10074: "give --replicas 1, or run nats-server as a cluster",
     10005: "give fewer --replicas, or add servers to the cluster",
     10047: "give a smaller --max-bytes, or give JetStream more room (max_file_store, the account's limits)",
@@ -29,7 +34,7 @@ async def create(api: StreamApi[Shape], config: dict[str, Any]) -> None:
     try:
         await api.create(config)
     except UpstreamError as error:
-        raise CommandFailed(explained("created", api.shape.name, error)) from None
+        raise CommandFailed(await _refusal("created", api, config, error)) from None
 
 
 async def update(api: StreamApi[Shape], config: dict[str, Any]) -> None:
@@ -41,7 +46,7 @@ async def update(api: StreamApi[Shape], config: dict[str, Any]) -> None:
     try:
         await api.update(config)
     except UpstreamError as error:
-        raise CommandFailed(explained("changed", api.shape.name, error)) from None
+        raise CommandFailed(await _refusal("changed", api, config, error)) from None
 
 
 async def look_up(api: StreamApi[Shape]) -> StreamState | None:
@@ -58,6 +63,17 @@ async def look_up(api: StreamApi[Shape]) -> StreamState | None:
         raise CommandFailed(explained("looked at", api.shape.name, error)) from None
     except UpstreamError as error:
         raise CommandFailed(explained("looked at", api.shape.name, error)) from None
+
+
+async def _refusal(done: str, api: StreamApi[Shape], config: dict[str, Any], error: UpstreamError) -> str:
+    if isinstance(error, UpstreamRefused) and error.code == OVERLAP:
+        # Who is in the way is not in the server's words.
+        with contextlib.suppress(UpstreamError):
+            found = await overlaps.overlaps(api.asks, api.shape.name, config["subjects"])
+            told = [f"{text}: {mend}" for text, mend in overlaps.explained(found, api.shape, new=done == "created")]
+            if told:
+                return f"stream {api.shape.name} could not be {done}, since subjects overlap; {'; '.join(told)}"
+    return explained(done, api.shape.name, error)
 
 
 def explained(done: str, name: str, error: UpstreamError) -> str:

@@ -73,6 +73,14 @@ def find_token(
     return None
 
 
+def who_are_you(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """What a request is told in which `find_token` finds nothing; nothing of the request is in it."""
+    ways = "Authorization: Bearer <token>, the cookie natsgate_token, or ?ticket= of POST /auth/ticket."
+    if _values(headers, b"authorization"):
+        return f"The Authorization header does not begin with Bearer and a space, so it is not looked at. Send {ways}"
+    return f"Say who you are: {ways}"
+
+
 def _values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> list[str]:
     return [value.decode("latin-1") for each, value in headers if each == name]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,23 +81,41 @@ def parse_op(message: bytes) -> Op:
     if isinstance(ref, str) and len(ref) > MAX_REF_CHARS:
         raise BadOp(f"ref is longer than {MAX_REF_CHARS} characters.", code="bad_request")
     op = content.get("op")
-    match op:
-        case "subscribe":
-            return Subscribe(ref, _subjects(content, ref), _start(content, ref))
-        case "unsubscribe":
-            return Unsubscribe(ref, _text(content, "feed", ref))
-        case "ping":
-            return Ping(ref)
-        case "auth":
-            return Auth(ref, _token(content, ref))
-        case str():
-            raise BadOp(
-                f"There is no op {op[:40]!r} here. Known: subscribe, unsubscribe, auth, ping.",
-                code="unknown_op",
-                ref=ref,
-            )
-        case _:
-            raise BadOp('op is missing. Send one such as {"op":"ping","ref":1}.', code="bad_request", ref=ref)
+    if not isinstance(op, str):
+        raise BadOp('op is missing. Send one such as {"op":"ping","ref":1}.', code="bad_request", ref=ref)
+    if op not in _OPS:
+        raise BadOp(f"There is no op {op[:40]!r} here. Known: {', '.join(_OPS)}.", code="unknown_op", ref=ref)
+    read, fields = _OPS[op]
+    for name in content:
+        if name not in fields and name not in ("op", "ref"):
+            known = ", ".join(("op", "ref", *fields))
+            raise BadOp(f"There is no field {name[:40]!r} in {op}. Known: {known}.", code="bad_request", ref=ref)
+    return read(content, ref)
+
+
+def _subscribe(content: Mapping[str, Any], ref: Ref) -> Subscribe:
+    return Subscribe(ref, _subjects(content, ref), _start(content, ref))
+
+
+def _unsubscribe(content: Mapping[str, Any], ref: Ref) -> Unsubscribe:
+    return Unsubscribe(ref, _text(content, "feed", ref))
+
+
+def _auth(content: Mapping[str, Any], ref: Ref) -> Auth:
+    return Auth(ref, _token(content, ref))
+
+
+def _ping(content: Mapping[str, Any], ref: Ref) -> Ping:
+    return Ping(ref)
+
+
+_OPS: dict[str, tuple[Callable[[Mapping[str, Any], Ref], Op], tuple[str, ...]]] = {
+    "subscribe": (_subscribe, ("subject", "subjects", "cursor", "since", "snapshot")),
+    "unsubscribe": (_unsubscribe, ("feed",)),
+    "auth": (_auth, ("token",)),
+    "ping": (_ping, ()),
+}
+"""Each op: how it is read, and the fields that it has beside `op` and `ref`."""
 
 
 def _subjects(content: Mapping[str, Any], ref: Ref) -> tuple[str, ...]:

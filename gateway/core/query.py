@@ -12,6 +12,20 @@ from gateway.core.subjects import Filter, parse_filter
 
 _SWITCH = {"true": True, "1": True, "": True, "false": False, "0": False}
 
+PARAMETERS = (
+    "subject", "since", "snapshot", "until", "named", "last_event_id", "control", "ticket", "access_token",
+)  # fmt: skip
+"""Every parameter that means something, here or (`ticket`, `access_token`) where tokens are looked for."""
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "").rstrip("s")
+
+
+_BY_FOLDED = {_folded(name): name for name in PARAMETERS}
+MOST_NAME_CHARS = 40
+"""Nobody misspells a parameter so that it gets longer than this."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamQuery:
@@ -33,7 +47,8 @@ class StreamQuery:
 def parse_query(
     items: Sequence[tuple[str, str]], *, last_event_id: str | None = None, snapshot: bool = False
 ) -> StreamQuery:
-    """Read a query, as percent-decoded pairs. Unknown names are ignored: caches and proxies add their own.
+    """Read a query, as percent-decoded pairs. Unknown names are ignored: caches and proxies add their own. A known one
+    in other letters, or in the plural, is nobody's but the client's, and would be missed in silence.
 
     Args:
         items: the pairs.
@@ -41,8 +56,12 @@ def parse_query(
         snapshot: what holds when the query does not say.
 
     Raises:
-        BadRequest: a value means nothing, or two exclude each other; the detail names them.
+        BadRequest: a name is misspelt, a value means nothing, or two exclude each other; the detail names them.
     """
+    for name, _ in items:
+        meant = _BY_FOLDED.get(_folded(name)) if len(name) <= MOST_NAME_CHARS else None
+        if meant not in (None, name):
+            raise BadRequest(f"There is no parameter {name!a}; did you mean {meant}?")
     subjects = tuple(value for name, value in items if name == "subject")
     cursor = last_event_id or _once(items, "last_event_id")
     asked = _switch(items, "snapshot", None)

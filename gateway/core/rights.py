@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,9 @@ MAX_PATTERNS = 256
 
 MOST_SHOWN = 80
 """Characters of a pattern that go into an error."""
+
+MOST_GIVEN_CHARS = 400
+"""Characters of a token's own patterns that go into an error together."""
 
 MAX_SUB_BYTES = 256
 """The longest `sub`: it has to fit into a subject and into the key of its revocation, each byte as three characters."""
@@ -63,21 +66,23 @@ class Principal:
         """Check that all of the filters may be subscribed to.
 
         Raises:
-            Forbidden: one may not; the detail names it.
+            Forbidden: one may not; the detail names it, and what the token allows.
         """
         for each in filters:
             if not self.may_subscribe(each):
-                raise Forbidden(f"Your token gives no right to subscribe to {each.text}.")
+                raise Forbidden(
+                    f"Your token gives no right to subscribe to {each.text}; {_given('subscribe', self.subscribe)}"
+                )
 
     def require_publish(self, subject: str) -> None:
         """Check that the subject may be published to.
 
         Raises:
-            Forbidden: it may not; the detail names it.
+            Forbidden: it may not; the detail names it, and what the token allows.
         """
         tokens = tuple(subject.split("."))
         if not any(covers(pattern, tokens) for pattern in self.publish):
-            raise Forbidden(f"Your token gives no right to publish to {subject}.")
+            raise Forbidden(f"Your token gives no right to publish to {subject}; {_given('publish', self.publish)}")
 
 
 EVERYONE = Principal(sub="", subscribe=((">",),), publish=((">",),))
@@ -124,6 +129,21 @@ def parse_pattern(text: str) -> Pattern:
 def _shown(text: str) -> str:
     shown = ascii(text)
     return shown if len(shown) <= MOST_SHOWN else f"{shown[: MOST_SHOWN - 4]}...{shown[-1]}"
+
+
+def _given(verb: str, patterns: Sequence[Pattern]) -> str:
+    """What a token's holder is told of its rights, bounded. Patterns are printable, whoever signed them."""
+    if not patterns:
+        return f"it gives none, since its claim {CLAIM}.{verb} is missing or empty."
+    shown: list[str] = []
+    for pattern in patterns:
+        text = ".".join(pattern)
+        shown.append(text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}...")
+        if sum(map(len, shown)) > MOST_GIVEN_CHARS:
+            shown.pop()
+            break
+    more = len(patterns) - len(shown)
+    return f"it gives {' '.join(shown)}{f' and {more} more' if more else ''} (its claim {CLAIM}.{verb})."
 
 
 def principal_of(claims: Mapping[str, Any]) -> Principal:

@@ -93,7 +93,8 @@ class RouteSpec(BaseModel):
             try:
                 parse_filter(_fill(template, stand_in), roots)
             except (BadRequest, Forbidden) as error:
-                raise ValueError(f"route: {self.name}: subjects: {error.detail}") from None
+                filled = f" (with x for what is in braces, {_fill(template, stand_in)})" if "{" in template else ""
+                raise ValueError(f"route: {self.name}: subjects: {template}{filled}: {error.detail}") from None
         if self.publish is not None and self.publish.split(".")[0] not in roots:
             raise ValueError(f"route: {self.name}: publish: {self.publish!r} does not begin with one of the roots")
 

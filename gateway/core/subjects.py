@@ -19,6 +19,9 @@ MAX_FILTER_BYTES = 1024
 MAX_FILTER_TOKENS = 32
 """The most tokens in one filter."""
 
+LEAST_SUBJECT_TOKENS = 3
+"""An event's subject is `<root>.<id>.<event type>`."""
+
 INBOX_ROOT = "inbox"
 """What clients send to services: stored, never subscribable through the gateway."""
 
@@ -87,6 +90,11 @@ def parse_filter(text: str, roots: Collection[str]) -> Filter:
                 "outside A-Z a-z 0-9 - _ ~ ! $ & ' ( ) + , ; = : @ / is written as % and two upper-case hex digits, "
                 "and nothing else is. In a URL's query that % is itself sent as %25, and + as %2B."
             )
+    if len(tokens) < LEAST_SUBJECT_TOKENS and tokens[-1] != ">":
+        raise BadRequest(
+            f"The subject {_shown(text)} has two tokens, and every event's has at least three (root.id.type), so it "
+            f"would never match. Write {_shown(text + '.>')} for all that happens to it."
+        )
     return Filter(text, tokens)
 
 

@@ -24,23 +24,23 @@ class StreamApi(Generic[S_co]):
     """
 
     def __init__(self, asks: Asks, shape: S_co) -> None:
-        self._asks = asks
+        self.asks = asks
         self.shape = shape
 
     async def info(self) -> StreamState:
         """What the leader says of the stream."""
-        return read_info(await self._asks.request(f"$JS.API.STREAM.INFO.{self.shape.name}"))
+        return read_info(await self.asks.request(f"$JS.API.STREAM.INFO.{self.shape.name}"))
 
     async def create(self, config: dict[str, Any]) -> StreamState:
         """Create the stream. Clusters need a moment to place it."""
         subject = f"$JS.API.STREAM.CREATE.{self.shape.name}"
-        return read_info(await self._asks.request(subject, orjson.dumps(config), timeout_s=10))
+        return read_info(await self.asks.request(subject, orjson.dumps(config), timeout_s=10))
 
     async def update(self, config: dict[str, Any]) -> StreamState:
         """Change the stream's configuration."""
         subject = f"$JS.API.STREAM.UPDATE.{self.shape.name}"
-        return read_info(await self._asks.request(subject, orjson.dumps(config), timeout_s=10))
+        return read_info(await self.asks.request(subject, orjson.dumps(config), timeout_s=10))
 
     async def publish(self, subject: str, payload: bytes) -> int:
         """Store one message; returns its sequence once the stream has it."""
-        return int(read_answer(await self._asks.request(subject, payload, timeout_s=5)).get("seq", 0))
+        return int(read_answer(await self.asks.request(subject, payload, timeout_s=5)).get("seq", 0))

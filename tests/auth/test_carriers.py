@@ -43,6 +43,22 @@ async def test_handshakes_carry_headers(guarded: Gateway, nc: Client, own_id: st
         assert (await ws.event())["event"] == {"n": 2}
 
 
+@pytest.mark.parametrize("written", ["{}", "Token {}", "Bearer{}", "Bearer:{}", "Basic {}", "JWT {}"])
+@pytest.mark.parametrize("path", ["/events?subject=repo.1.%3E", "/auth/ticket"])
+async def test_a_header_without_bearer_is_a_401_that_says_so(guarded: Gateway, written: str, path: str) -> None:
+    """A token in `Authorization` without the word in front is told how it is sent, and none of it comes back."""
+    text = token(subscribe=["repo.1.>"])
+    headers = {"Authorization": written.format(text)}
+    method = "POST" if path == "/auth/ticket" else "GET"
+    reply = await fetch_async(guarded.host, guarded.port, path, method=method, headers=headers)
+    assert reply.status == 401
+    assert reply.headers["www-authenticate"] == 'Bearer realm="natsgate"'  # RFC 6750, section 3.1: of no use, no error
+    detail = reply.problem()["detail"]
+    assert "does not begin with Bearer" in detail
+    assert "Authorization: Bearer <token>" in detail
+    assert not any(part in reply.body.decode() for part in text.split("."))
+
+
 async def test_a_subprotocol_carries_the_token(guarded: Gateway, own_id: str) -> None:
     """`natsgate.bearer.<jwt>` beside `natsgate.v1` authenticates and is never echoed."""
     text = token(subscribe=[f"repo.{own_id}.>"])

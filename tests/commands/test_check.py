@@ -115,6 +115,52 @@ async def test_another_stream_with_the_same_subjects_is_named(own: OwnStream) ->
     assert f"{own.name}-live stores subjects below {own.live}.>" in problems(found)
 
 
+async def test_a_foreign_stream_is_one_line_and_the_way_out_is_no_circle(own: OwnStream) -> None:
+    """A stream that holds several roots is one problem with all of them, ahead of what `provision` mends; `provision`
+    itself says the same; either way that they give leads to a stream that `check` is content with."""
+    other = f"{own.name}-other"
+    await own.nc.jetstream().add_stream(name=other, subjects=[f"{own.a}.>", f"{own.b}.special.>"])
+    code, found = await own.findings()
+    assert code == 2
+    overlap, missing = problems(found).splitlines()
+    assert overlap.startswith(f"stream {other} stores subjects below {own.a}.> {own.b}.>, which belong to {own.name}; ")
+    assert f"set NATSGATE_STREAM={other} where" in overlap
+    assert missing == f"there is no stream {own.name}; run: natsgate provision"
+    done = await own.run("provision")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert overlap.replace("; ", ": ", 1) in done.stderr
+    assert "natsgate check" not in done.stderr
+
+    await own.ok("provision", "--yes", STREAM=other)
+    assert (await own.findings(STREAM=other))[0] == 0
+
+    await own.nc.jetstream().update_stream(name=other, subjects=[f"{own.a}-elsewhere.>"])
+    await own.ok("provision")
+    assert (await own.findings())[0] == 0
+
+
+async def test_of_several_foreign_streams_none_is_offered(own: OwnStream) -> None:
+    """Where two hold our subjects, or our own stream is there, no other one can be the stream of events."""
+    js = own.nc.jetstream()
+    await js.add_stream(name=f"{own.name}-one", subjects=[f"{own.a}.1.>"])
+    await js.add_stream(name=f"{own.name}-two", subjects=[f"{own.b}.>"])
+    _, found = await own.findings()
+    done = await own.run("provision")
+    for told in (problems(found), done.stderr):
+        assert f"stream {own.name}-one stores subjects below {own.a}.>," in told
+        assert f"stream {own.name}-two stores subjects below {own.b}.>," in told
+        assert "NATSGATE_STREAM=" not in told
+    await js.delete_stream(f"{own.name}-one")
+    await js.add_stream(name=own.name, subjects=[f"{own.a}.>"])
+    _, found = await own.findings()
+    done = await own.run("provision", "--yes")
+    for told in (problems(found), done.stderr):
+        assert f"stream {own.name}-two stores subjects below {own.b}.>," in told
+        assert f"nats stream edit {own.name}-two --subjects" in told
+        assert "NATSGATE_STREAM=" not in told
+
+
 async def test_limits_set_by_hand_are_notes(own: OwnStream) -> None:
     """Memory, discarding new ones, a few per subject: worth knowing, no failure."""
     await own.api(

@@ -163,6 +163,7 @@ async def test_a_gap_is_told(own_nats: NatsServer, tmp_path: Path, own_id: str) 
     ("arguments", "said"),
     [
         (("moon.1.>",), "400"),
+        (("repo.42",), "repo.42.>"),
         (("inbox.>",), "403"),
         (("--route", "/nowhere"), "404"),
         (("repo.1.>", "--since", "soon"), "since"),

@@ -17,7 +17,7 @@ from gateway.core.hub import Hub
 from gateway.core.log import Log
 from gateway.core.reader import Place, Reader
 from gateway.core.start import NOW, Start
-from gateway.core.subjects import parse_filter
+from tests.support.filters import filter_of
 
 
 class Loop:
@@ -51,7 +51,7 @@ class Client:
         self.writes = 0
         self.room = 10**9
         self.paused = False
-        self.reader = Reader(hub.feeds.acquire([parse_filter(filters, ("repo",))]), SSE, self, self.write, start)
+        self.reader = Reader(hub.feeds.acquire([filter_of(filters)]), SSE, self, self.write, start)
         hub.join(self.reader)
 
     def write(self, data: bytes) -> None:
@@ -251,7 +251,7 @@ def test_every_reader_gets_its_events_once_and_in_order_whatever_happens(
     loop.settle()
 
     for client, what, begin in clients:
-        pattern = parse_filter(what, ("repo",))
+        pattern = filter_of(what)
         expected = [n for n, s in enumerate(stored, start=1) if n > begin and pattern.matches(s)]
         if client.reader.place is Place.GONE:
             assert client.seen == expected[: len(client.seen)]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from gateway.core.feed import Feed, Feeds
 from gateway.core.log import Log
-from gateway.core.subjects import Filter, parse_filter
+from gateway.core.subjects import Filter
+from tests.support.filters import filter_of
 
 ROOTS = ("repo", "task")
 tokens = st.sampled_from(["a", "b", "c"])
@@ -23,7 +24,7 @@ patterns = st.builds(
 
 
 def filters_of(texts: list[str]) -> list[Filter]:
-    return [parse_filter(text, ROOTS) for text in texts]
+    return [filter_of(text) for text in texts]
 
 
 def wanted(filters: list[Filter], subject: str) -> bool:

@@ -14,6 +14,7 @@ from gateway.core.revoked import MAX_KEY_CHARS, key_of
 from gateway.core.rights import EVERYONE, BadClaims, Principal, parse_pattern, principal_of
 from gateway.core.subjects import covers, parse_filter
 from publishers.wire import DEFAULT_ROOTS, decode_id, encode_id
+from tests.support.filters import filter_of
 
 
 def principal(*patterns: str, sub: str = "alice", publish: tuple[str, ...] = ()) -> Principal:
@@ -74,7 +75,7 @@ def test_the_table(patterns: list[str], filter_: str, allowed: bool | None) -> N
             principal(*patterns)
         return
     who = principal(*patterns)
-    asked = parse_filter(filter_, DEFAULT_ROOTS)
+    asked = filter_of(filter_)
     assert who.may_subscribe(asked) is allowed
     if allowed:
         who.require([asked])
@@ -124,7 +125,7 @@ def test_a_subject_is_selected_or_not(pattern: str, subject: str) -> None:
 def test_one_pattern_has_to_cover_the_filter(rights: list[str], text: str) -> None:
     """A filter is allowed when there is one pattern that selects all of its subjects."""
     allowed = any(selected(text) <= selected(pattern) for pattern in rights)
-    assert principal(*rights).may_subscribe(parse_filter(text, DEFAULT_ROOTS)) is allowed
+    assert principal(*rights).may_subscribe(filter_of(text)) is allowed
 
 
 @given(st.lists(patterns, max_size=3), st.sampled_from(SUBJECTS))
@@ -164,7 +165,7 @@ def test_a_sub_is_one_id_and_no_other(sub: str, other: str) -> None:
     assert who.may_subscribe(parse_filter(f"user.{own}.>", DEFAULT_ROOTS))
     who.require_publish(f"inbox.{own}.x")
     for wider in ("user.>", "user.*", "user.*.>", "user.*.x"):
-        assert not who.may_subscribe(parse_filter(wider, DEFAULT_ROOTS))
+        assert not who.may_subscribe(filter_of(wider))
     theirs = encode_id(other)
     assert who.may_subscribe(parse_filter(f"user.{theirs}.x", DEFAULT_ROOTS)) is (sub == other)
     if sub != other:

@@ -64,6 +64,11 @@ class Chromium:
         assert "errorText" not in loaded, loaded
         await self.run("new Promise(done => document.readyState === 'complete' ? done() : onload = () => done())")
 
+    async def visit(self, url: str) -> None:
+        """Show an answer as it is, with whatever it forbids; one that goes on is not waited for."""
+        shown = await self._call("Page.navigate", url=url)
+        assert "errorText" not in shown, shown
+
     async def run(self, script: str) -> Any:
         """What an expression of JavaScript comes to; a promise is awaited, an exception fails."""
         answer = await self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)

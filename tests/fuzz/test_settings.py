@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,18 @@ values = st.sampled_from(
 )
 
 
+OF_PYDANTIC = re.compile(
+    r"Input should|(String|Tuple|List) should|valid (tuple|string|number|integer)|Field required|Extra "
+)
+
+
 def refused(error: ConfigError) -> None:
-    """One line, short enough to be read, of characters that a terminal shows, and without any secret."""
+    """One line, short enough to be read, of characters that a terminal shows, without any secret, and in our words."""
     text = str(error)
     assert text.isprintable(), ascii(text)
     assert 0 < len(text) < 1000
     assert SECRET not in text
+    assert not OF_PYDANTIC.search(text), text
 
 
 def usable(read: Settings) -> None:

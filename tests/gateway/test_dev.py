@@ -180,6 +180,53 @@ def test_its_secret_is_its_users_alone(dev: Dev) -> None:
         gone(again)
 
 
+IGNORED = {
+    "NATS_URL": "nats://127.0.0.1:1",
+    "NATS_URL_FILE": "/nowhere",
+    "NATS_CA": "/nowhere",
+    "NATS_PASSWORD": "shibboleth",
+    "AUTH": "none",
+    "LISTEN": "0.0.0.0:1",
+    "LISTEN_FILE": "/nowhere",
+    "JWT_SECRET": "short",
+    "JWT_ISSUER": "nobody",
+    "JWKS_URL": "http://127.0.0.1:9/keys",
+    "TICKET_SECRET": "short",
+    "ALLOW_ACCESS_TOKEN": "false",
+    "DRAIN_S": "600",
+    "TOKEN": "shibboleth",
+}
+"""Variables of somebody who works with another NATS, other tokens and another address."""
+
+
+async def test_it_takes_what_is_not_its_own_from_the_environment(tmp_path: Path) -> None:
+    """What the environment says of NATS, tokens, address and draining is ignored, were it wrong; the rest holds."""
+    holds = {"HEARTBEAT_S": "0.2", "REPLICA": "mine", "STREAM": "MINE"}
+    variables = {f"NATSGATE_{name}": value for name, value in {**IGNORED, **holds}.items()}
+    with Dev(tmp_path / "project", tmp_path / "around", variables=variables) as dev:
+        await asyncio.to_thread(ready, dev)
+        token = await asyncio.to_thread(lambda: dev.token)
+        url = f"{dev.url}/events?subject=repo.none.%3E"
+        assert await asyncio.to_thread(dev_events, url, {}) == 401
+        assert await asyncio.to_thread(dev_events, f"{url}&access_token={token}", {}) == 200
+        async with SseClient(dev.url, "repo.none.>", headers=bearer(token)) as sse:
+            assert (await sse.ready()).json()["replica"] == "mine"
+            await sse.next_comment()
+        assert list((dev.folder / ".natsgate" / "nats").rglob("streams/MINE"))
+        dev.interrupt()
+        await asyncio.to_thread(gone, dev)
+
+
+def test_a_wrong_variable_is_one_clear_line(tmp_path: Path) -> None:
+    """A variable that holds for it and is wrong: one line with its name, exit code 2, nothing running."""
+    variables = {"NATSGATE_HEARTBEAT_S": "soon"}
+    with Dev(tmp_path / "project", tmp_path / "around", variables=variables) as dev:
+        assert dev.wait(timeout_s=10) == 2, dev.output
+        (line,) = dev.output.strip().splitlines()
+        assert "NATSGATE_HEARTBEAT_S" in line
+        assert dev.processes() == {}
+
+
 def test_a_second_dev_in_the_same_folder_is_refused(dev: Dev, tmp_path: Path) -> None:
     """The second one says in one line that one is running, ends with 2, and does the first no harm."""
     with dev:

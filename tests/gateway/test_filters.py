@@ -53,6 +53,7 @@ BAD = {
     "raw non-ASCII": "repo.ü.>",
     "a very long one": "repo." + "x" * 5000,
 }
+TOO_SHORT = ["repo.42", "repo.*", "user.alice", "repo.owner/repo%2Ejs"]
 INBOX = ["inbox.>", "inbox.project.9.x", "inbox.*.>"]
 
 
@@ -83,6 +84,20 @@ async def test_bad_filters_are_an_error_op_and_no_close(gateway: Gateway, subjec
         assert error["code"]
         assert len(error["message"]) > 10
         assert await ws.request(op="ping", ref=2) == {"op": "pong", "ref": 2}
+
+
+@pytest.mark.parametrize("subject", TOO_SHORT)
+async def test_a_filter_that_no_event_can_match_is_refused_with_one_that_does(gateway: Gateway, subject: str) -> None:
+    """Subjects have at least three tokens: a filter of two literal ones, or with `*`, is a mistake, and the mend, which
+    the refusal gives, is a filter."""
+    async with SseClient(gateway.url, subject) as sse, ws_client(gateway.ws_url) as ws:
+        assert sse.status == 400
+        error = await ws.request(op="subscribe", ref=1, subject=subject)
+        assert (error["op"], error["code"]) == ("error", "bad_request")
+        for told in (sse.reply.problem()["detail"], error["message"]):
+            assert "at least three" in told
+            assert f"Write '{subject}.>'" in told
+        assert await ws.subscribe(f"{subject}.>") == f"{subject}.>"
 
 
 @pytest.mark.parametrize("subject", INBOX)

@@ -22,6 +22,8 @@ from tests.support.sse import SseClient
 NONE = {"AUTH": "none", "LISTEN": "127.0.0.1:0"}
 # Nothing listens there: whoever tries it before checking the settings would hang or complain about NATS.
 NOWHERE = {**NONE, "NATS_URL": "nats://127.0.0.1:1"}
+# There are file descriptors for so many everywhere, so that nothing is said of them.
+FEW = {**NOWHERE, "MAX_CONNECTIONS": 100}
 
 
 def refused(done: CompletedProcess[str], *names: str) -> None:
@@ -67,6 +69,56 @@ def test_a_wrong_value_names_its_setting(name: str) -> None:
     assert f"NATSGATE_{name}" in wrong({**NOWHERE, **WRONG[name]})
 
 
+SAID = {
+    "HEARTBEAT_S=soon": '"soon" is not a number of seconds; give one, such as 15',
+    "HEARTBEAT_S=0": '"0" is too small; give a number of seconds above 0',
+    "LINGER_S=-1": '"-1" is too small; give a number of seconds, 0 or more',
+    "WS_PING_S=nan": '"nan" is not a number of seconds; give one, such as 25',
+    "WARM_S=1e9": '"1e9" is too large; give a number of seconds, 604800 at most',
+    "MAX_EVENT_BYTES=lots": '"lots" is not a number of bytes; give one, such as 65536 or 64MiB',
+    "WS_MAX_ERRORS=1.5": '"1.5" is not a whole number; give one, such as 10',
+    "INBOUND_RATE=fast": '"fast" is not a number; give one, such as 20',
+    "INSECURE=perhaps": '"perhaps" is neither true nor false; give one of them',
+    "LOG_LEVEL=shout": '"shout" is not known; give debug, info, warning or error',
+    "DRAIN_S=": "it is empty; leave it out, or give a number of seconds, such as 30",
+    "ROOTS=": "it is empty; leave it out, or give one or more, separated by commas",
+    "LISTEN=here:99999": 'there is no port 99999; give one up to 65535, or 0 for any free one (it is "here:99999")',
+    "STREAM=two words": 'give a name of at most 255 of the characters A-Z a-z 0-9 - _ (it is "two words")',
+}
+
+
+@pytest.mark.parametrize("given", SAID)
+def test_a_wrong_value_is_shown_with_what_would_be_right(given: str) -> None:
+    """The line shows the value, and says what would be right, with its unit."""
+    name, _, value = given.partition("=")
+    assert wrong({**NOWHERE, name: value}) == f"NATSGATE_{name}: {SAID[given]}"
+
+
+TOML_SAID = {
+    "replica = 7": '"7" is no text; put it into quotes',
+    "roots = 7": '"7" is no list; give one, in square brackets',
+    "roots = []": "it is empty; give at least one",
+    "jwt_issuer = [1]": "it is no text; put it into quotes",
+    "nats_password = 1234": "it is no text; put it into quotes",
+    "nats_url = 1234": "it is no list; give one, in square brackets",
+    "route = 7": '"7" is no list; give one, in square brackets',
+    '[[route]]\nname = "a"\npath = "/a"\nsubjects = "repo.1.>"': '"repo.1.>" is no list; give one, in square brackets',
+    '[[route]]\nname = "a"\npath = "/a"\nsubjects = ["repo.1.>"]\nsnapshot = "x"': '"x" is neither true nor false; '
+    "give one of them",
+    "route = [7]": "it is no table; give one, such as [[route]]",
+}
+
+
+@pytest.mark.parametrize("toml", TOML_SAID)
+def test_a_value_of_another_kind_is_told_so(tmp_path: Path, toml: str) -> None:
+    """Of a TOML file the key is named, and the value shown unless it may be a secret."""
+    config = tmp_path / "natsgate.toml"
+    config.write_text(toml + "\n")
+    line = wrong(NOWHERE if "nats_url" not in toml else NONE, config)
+    assert line.startswith(f"{config}: {toml.split()[0].strip('[]')}")
+    assert line.endswith(f": {TOML_SAID[toml]}")
+
+
 def test_a_wrong_value_ends_the_start() -> None:
     """`serve` prints that line alone and ends with 2."""
     refused(natsgate("serve", settings={**NOWHERE, "HEARTBEAT_S": "soon"}), wrong({**NOWHERE, "HEARTBEAT_S": "soon"}))
@@ -95,6 +147,8 @@ def test_an_unknown_variable_is_named() -> None:
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["tcp"]\nsubjects = ["repo.1.>"]\n', "transports"),
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["moon.1.>"]\n', "moon"),
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.{x}.>"]\n', "{x}"),
+        ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.42"]\n', "'repo.42.>'"),
+        ('[[route]]\nname = "a"\npath = "/a/{id}"\nsubjects = ["repo.{id}"]\n', "subjects: repo.{id} (with x"),
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = []\n', "subjects"),
         ('[[route]]\nname = "a"\npath = "a"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n', "path"),
         ('[[route]]\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n', "name"),
@@ -140,13 +194,33 @@ def test_a_missing_secret_file_is_named(tmp_path: Path) -> None:
     refused(natsgate("serve", settings=settings), "NATS_PASSWORD_FILE")
 
 
+@pytest.mark.parametrize("content", ["", "\n", " \r\n"])
+@pytest.mark.parametrize("name", ["JWT_SECRET", "NATS_PASSWORD", "JWT_PUBLIC_KEY"])
+def test_an_empty_secret_file_is_told_to_be_empty(tmp_path: Path, name: str, content: str) -> None:
+    """A secret that was never written, or is being written anew: the line names the variable and the file."""
+    secret = tmp_path / "secret"
+    secret.write_text(content)
+    line = wrong({**NOWHERE, f"{name}_FILE": secret})
+    assert line.startswith(f"NATSGATE_{name}_FILE: the file {secret} is empty; ")
+
+
 def test_a_port_in_use_is_one_clear_line() -> None:
     """Somebody else on the port: one line with the address, exit code 2."""
     with taken_port() as port:
-        done = natsgate("serve", settings={**NOWHERE, "LISTEN": f"127.0.0.1:{port}", "LOG_FORMAT": "console"})
-    assert done.returncode == 2
-    assert str(port) in done.stderr
-    assert "Traceback" not in done.stderr
+        done = natsgate("serve", settings={**FEW, "LISTEN": f"127.0.0.1:{port}", "LOG_FORMAT": "console"})
+    refused(done, f"NATSGATE_LISTEN: cannot listen on 127.0.0.1:{port}")
+
+
+def test_an_address_that_cannot_be_had_is_named_as_it_was_given(tmp_path: Path) -> None:
+    """The line names the option or the key of the file that the address is from."""
+    config = tmp_path / "natsgate.toml"
+    with taken_port() as port:
+        address = f"127.0.0.1:{port}"
+        done = natsgate("serve", "--listen", address, settings=FEW)
+        refused(done, f"natsgate: --listen: cannot listen on {address}")
+        config.write_text(f'metrics_listen = "{address}"\n')
+        done = natsgate("serve", "--config", str(config), settings=FEW)
+        refused(done, f"{config}: metrics_listen: cannot listen on {address}")
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])

@@ -168,3 +168,7 @@ def test_settings_from_environment(tmp_path: Path) -> None:
         Settings.from_env({"NATSGATE_NATS_TOKEN": "a", "NATSGATE_NATS_TOKEN_FILE": str(secret)})
     with pytest.raises(ValueError, match="NATSGATE_NATS_TOKEN_FILE: cannot read"):
         Settings.from_env({"NATSGATE_NATS_TOKEN_FILE": str(tmp_path / "none")})
+    for content, said in ((b"\n", "is empty"), (b"\xff", "is not UTF-8")):
+        secret.write_bytes(content)
+        with pytest.raises(ValueError, match=f"NATSGATE_NATS_TOKEN_FILE: .* {said}"):
+            Settings.from_env({"NATSGATE_NATS_TOKEN_FILE": str(secret)})

@@ -1,0 +1,89 @@
+"""A complaint: what validation found wrong with a setting, in the words of who wrote it.
+
+pydantic's own words speak of inputs, strings and tuples. Here the value is shown, then what would be right, with the
+unit that the setting's name ends in. Values with a grammar of their own say so themselves, in `gateway.values`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+MOST_SHOWN_CHARS = 60
+_OWN_WORDS = "Value error, "
+_NUMBERS = {
+    "float_parsing", "float_type", "finite_number", "int_parsing", "int_type", "int_from_float", "int_parsing_size",
+}  # fmt: skip
+_TABLES = {"model_type", "model_attributes_type", "dict_type"}
+
+
+def complaint(error: Mapping[str, Any], *, secret: bool, default: object = None) -> str:
+    """One sentence: what is wrong with a value, and what would be right.
+
+    Args:
+        error: one of `ValidationError.errors()`.
+        secret: whether the value is never to be shown.
+        default: the setting's; a number serves as an example.
+    """
+    value = error["input"]
+    shown = f'"{str(value)[:MOST_SHOWN_CHARS]}"' if isinstance(value, str | int | float) and not secret else "it"
+    kind, text = error["type"], re.sub(r"\s+", " ", error["msg"])
+    if text.startswith(_OWN_WORDS):
+        text = text.removeprefix(_OWN_WORDS)
+        # Values with words of their own often quote themselves.
+        return text if shown == "it" or repr(value) in text else f"{text} (it is {shown})"
+    return _in_words(kind, value, shown, error.get("ctx") or {}, _quantity(error, default)) or text
+
+
+def _in_words(kind: str, value: object, shown: str, limits: Mapping[str, Any], quantity: tuple[str, str]) -> str:
+    what, example = quantity
+    if value == "" and kind != "literal_error":
+        return f"it is empty; leave it out, or give {_wanted(kind, what)}{example}"
+    if kind in _NUMBERS:
+        return f"{shown} is not {what}; give one{example or ', in digits'}"
+    if kind in _TABLES:
+        return "it is no table; give one, such as [[route]]"
+    match kind:
+        case "greater_than_equal":
+            return f"{shown} is too small; give {what}, {limits['ge']:g} or more"
+        case "greater_than":
+            return f"{shown} is too small; give {what} above {limits['gt']:g}"
+        case "less_than_equal":
+            return f"{shown} is too large; give {what}, {limits['le']:g} at most"
+        case "bool_parsing" | "bool_type":
+            return f"{shown} is neither true nor false; give one of them"
+        case "literal_error":
+            return f"{shown} is not known; give {limits['expected'].replace(chr(39), '')}"
+        case "string_type":
+            return f"{shown} is no text; put it into quotes"
+        case "string_unicode":
+            return "it is not UTF-8"
+        case "string_too_long":
+            return f"it is longer than {limits['max_length']} characters"
+        case "too_short":
+            return "it is empty; give at least one"
+        case "tuple_type":
+            return f"{shown} is no list; give one, in square brackets"
+        case "missing":
+            return "it is missing; give it"
+        case "extra_forbidden":
+            return "there is no such key"
+    return ""
+
+
+def _wanted(kind: str, what: str) -> str:
+    if kind in _NUMBERS:
+        return what
+    return {"tuple_type": "one or more, separated by commas", "bool_parsing": "true or false"}.get(kind, "a text")
+
+
+def _quantity(error: Mapping[str, Any], default: object) -> tuple[str, str]:
+    """What a number of this setting counts, and an example of one."""
+    name = str(error["loc"][-1]) if error["loc"] else ""
+    if name.endswith("_bytes"):
+        return "a number of bytes", ", such as 65536 or 64MiB"
+    example = f", such as {default:g}" if isinstance(default, int | float) and default else ""
+    if name.endswith("_s"):
+        return "a number of seconds", example
+    return "a whole number" if error["type"].startswith("int_") else "a number", example
