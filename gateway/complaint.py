@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-MOST_SHOWN_CHARS = 60
+MOST_SHOWN_CHARS, MOST_SHOWN_BITS = 60, 200
 _OWN_WORDS = "Value error, "
 _NUMBERS = {
     "float_parsing", "float_type", "finite_number", "int_parsing", "int_type", "int_from_float", "int_parsing_size",
@@ -27,7 +27,9 @@ def complaint(error: Mapping[str, Any], *, secret: bool, default: object = None)
         default: the setting's; a number serves as an example.
     """
     value = error["input"]
-    shown = f'"{str(value)[:MOST_SHOWN_CHARS]}"' if isinstance(value, str | int | float) and not secret else "it"
+    shown = f'"{value!s:.{MOST_SHOWN_CHARS}}"' if isinstance(value, str | float) and not secret else "it"
+    if isinstance(value, int) and not secret and value.bit_length() < MOST_SHOWN_BITS:  # a longer one cannot be shown
+        shown = f'"{value}"'
     kind, text = error["type"], re.sub(r"\s+", " ", error["msg"])
     if text.startswith(_OWN_WORDS):
         text = text.removeprefix(_OWN_WORDS)

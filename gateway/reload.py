@@ -9,6 +9,7 @@ from gateway.core.errors import ConfigError
 from gateway.logs import Logger
 from gateway.settings import Settings, adopt
 
+KEPT = "everything stays as it was; mend it and reload"
 LIVE = frozenset(
     {
         "allow_access_token",
@@ -115,7 +116,10 @@ class Reload:
             found = changes(self._running(), self._load())
             self._take(found.settings)
         except ConfigError as error:
-            self._log.error("reload_failed", error=str(error), kept="everything stays as it was; mend it and reload")
+            self._log.error("reload_failed", error=str(error), kept=KEPT)
+            return
+        except Exception as error:  # a fault of ours; whoever asked for it hears of it, and nobody is dropped
+            self._log.error("reload_failed", exc_info=error, kept=KEPT)
             return
         self._log.info("reloaded", changed=found.live)
         if found.restart:

@@ -147,11 +147,13 @@ class Settings(BaseModel):
         description="Memory above 90 % of which new connections are turned away, bytes. Absent: the cgroup's. 0: none.",
     )
     heartbeat_s: PositiveSeconds = Field(
-        default=15, description="Silence after which an SSE client gets a comment, seconds."
+        default=15, description="Silence after which an SSE client gets a comment, seconds. Not 0."
     )
-    ws_ping_s: PositiveSeconds = Field(default=25, description="Seconds between protocol pings to a WebSocket client.")
+    ws_ping_s: PositiveSeconds = Field(
+        default=25, description="Seconds between protocol pings to a WebSocket client. Not 0."
+    )
     ws_pong_timeout_s: PositiveSeconds = Field(
-        default=10, description="Seconds a WebSocket client has to answer a ping before it is closed."
+        default=10, description="Seconds a WebSocket client has to answer a ping before it is closed. Not 0."
     )
     write_timeout_s: Seconds = Field(
         default=20, description="Seconds without one byte accepted after which a client is closed. 0: never."
@@ -173,13 +175,15 @@ class Settings(BaseModel):
         description="Seconds the NATS subscription stays open after the last client left. 0: none.",
     )
     log_bytes: Annotated[Bytes, Field(ge=1)] = Field(
-        default=64 * 2**20, description="Size of the shared event log, bytes (units such as MiB are taken)."
+        default=64 * 2**20, description="Size of the shared event log, bytes (units such as MiB are taken). Not 0."
     )
     max_event_bytes: Bytes = Field(default=256 * 2**10, description="Larger events are dropped and counted, bytes.")
     max_filters: Count = Field(default=32, description="Filters in one feed.")
     max_subscriptions: Count = Field(default=128, description="Feeds of one WebSocket connection.")
     replay_limit: Count = Field(default=10000, description="Matching events a client may replay when it connects.")
-    snapshot_limit: Annotated[int, Field(ge=1, le=1024)] = Field(default=1000, description="Subjects in one snapshot.")
+    snapshot_limit: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=1000, description="Subjects in one snapshot. Not 0."
+    )
     warm_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False)] = Field(
         default=60, description="Seconds of the stream that are read into the log when the subscription opens. 0: none."
     )
@@ -297,7 +301,7 @@ def _file(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOML, UTF-8, or a number of thousands of digits
         raise ConfigError(f"{path}: is no valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: is no valid TOML: its values are nested too deep") from None

@@ -12,8 +12,11 @@ from gateway.core.subjects import Filter, parse_filter
 
 _SWITCH = {"true": True, "1": True, "": True, "false": False, "0": False}
 
+COMES_BACK = "lastEventId"
+"""What event-source-polyfill appends to its URL when it comes back, as browsers send the header."""
+
 PARAMETERS = (
-    "subject", "since", "snapshot", "until", "named", "last_event_id", "control", "ticket", "access_token",
+    "subject", "since", "snapshot", "until", "named", "last_event_id", COMES_BACK, "control", "ticket", "access_token",
 )  # fmt: skip
 """Every parameter that means something, here or (`ticket`, `access_token`) where tokens are looked for."""
 
@@ -22,7 +25,7 @@ def _folded(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").rstrip("s")
 
 
-_BY_FOLDED = {_folded(name): name for name in PARAMETERS}
+_BY_FOLDED = {_folded(name): name for name in reversed(PARAMETERS)}
 MOST_NAME_CHARS = 40
 """Nobody misspells a parameter so that it gets longer than this."""
 
@@ -60,10 +63,10 @@ def parse_query(
     """
     for name, _ in items:
         meant = _BY_FOLDED.get(_folded(name)) if len(name) <= MOST_NAME_CHARS else None
-        if meant not in (None, name):
+        if meant is not None and name not in PARAMETERS:
             raise BadRequest(f"There is no parameter {name!a}; did you mean {meant}?")
     subjects = tuple(value for name, value in items if name == "subject")
-    cursor = last_event_id or _once(items, "last_event_id")
+    cursor = last_event_id or _once(items, COMES_BACK) or _once(items, "last_event_id")
     asked = _switch(items, "snapshot", None)
     start = parse_start(
         cursor=cursor, since=_once(items, "since"), snapshot=asked, by_default=snapshot, until=_once(items, "until")

@@ -131,6 +131,17 @@ def test_any_file_is_settings_or_one_line(tmp_path: Path, content: bytes) -> Non
         refused(error)
 
 
+@pytest.mark.parametrize("number", [b"9" * 5000, b"0x" + b"f" * 5000], ids=["decimal", "hexadecimal"])
+@pytest.mark.parametrize("key", [b"max_connections", b"listen", b"heartbeat_s", b"route"])
+def test_a_number_of_thousands_of_digits_is_refused(tmp_path: Path, key: bytes, number: bytes) -> None:
+    """A number that Python does not turn into text is one line like any other wrong value."""
+    path = tmp_path / "natsgate.toml"
+    path.write_bytes(key + b" = " + number)
+    with pytest.raises(ConfigError) as error:
+        usable(load_settings({}, path))
+    refused(error.value)
+
+
 @pytest.mark.parametrize("opening", [b"[", b"{a="], ids=["arrays", "tables"])
 def test_endless_nesting_is_refused(tmp_path: Path, opening: bytes) -> None:
     """A file whose values are nested without end is one line like any other bad file."""

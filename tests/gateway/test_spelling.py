@@ -21,7 +21,7 @@ MISSPELT = {
     "snapshots": "snapshot",
     "SINCE": "since",
     "Until": "until",
-    "lastEventId": "last_event_id",
+    "lastEventID": "last_event_id",
     "last-event-id": "last_event_id",
     "Last_Event_ID": "last_event_id",
     "accessToken": "access_token",
@@ -64,7 +64,7 @@ async def test_parameters_of_others_are_left_alone(gateway: Gateway, foreign: st
         await sse.ready()
 
 
-VALUES = {"since": "all", "until": "head", "last_event_id": "abc-1"}
+VALUES = {"lastEventId": "abc-1", "since": "all", "until": "head", "last_event_id": "abc-1"}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -60,8 +60,9 @@ async def up_to_ready(sse: SseClient, *, upto: int = 0) -> tuple[list[SseEvent],
         ({"Last-Event-ID": "{cursor}"}, {"last_event_id": "{newer}"}),
         ({"Last-Event-ID": "{cursor}"}, {"last_event_id": "{cursor}", "since": "1s"}),
         ({"Last-Event-ID": ""}, {"last_event_id": "{cursor}"}),
+        ({}, {"last_event_id": "{newer}", "lastEventId": "{cursor}"}),
     ],
-    ids=["header", "query", "header wins", "cursor before since", "empty header"],
+    ids=["header", "query", "header wins", "cursor before since", "empty header", "polyfill"],
 )
 async def test_sse_resumes(
     gateway: Gateway, nc: Client, own_id: str, headers: Mapping[str, str], query: Mapping[str, str]
