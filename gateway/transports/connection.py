@@ -8,7 +8,7 @@ import sys
 import termios
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.core import control
 from gateway.core.closing import Closing
@@ -46,19 +46,35 @@ def _unacknowledged(transport: asyncio.Transport) -> int:
         return 0  # the socket went this moment; connection_lost is on its way
 
 
+class Arrival(NamedTuple):
+    """How a client came.
+
+    Attributes:
+        route: the label of the route it came by.
+        guard: whose it is, and for how long; None: everybody's, for ever.
+        remote: the address that it came from.
+    """
+
+    route: str
+    guard: Guard | None
+    remote: str
+
+
 class Connection(asyncio.Protocol):
     """What SSE and WebSocket connections have in common.
 
     Concurrency: everything runs in the loop's callbacks; nothing waits.
 
+    Args:
+        room: what all connections share.
+        arrival: how its client came.
+        dialect: how it speaks.
+
     Attributes:
         id: the connection's name, for clients and logs.
-        route: the label of the route it came by.
-        dialect: how it speaks.
-        guard: whose it is, and for how long; None: everybody's, for ever.
+        route, guard, remote: see `Arrival`. The guard changes when the client says anew who it is.
         paused: whether the socket's buffers are full.
         ending: why it is being ended by us; None while it is served.
-        remote: the address that it came from.
         began_at, ends_at: when it was taken over, and when it is sent away for its age (monotonic seconds).
     """
 
@@ -84,17 +100,15 @@ class Connection(asyncio.Protocol):
 
     transport_name = ""
 
-    def __init__(self, room: Room, route: str, dialect: Dialect, guard: Guard | None, remote: str) -> None:
+    def __init__(self, room: Room, arrival: Arrival, dialect: Dialect) -> None:
         self.room = room
-        self.guard = guard
+        self.route, self.guard, self.remote = arrival
         self.dialect = dialect
         self._told_up = True
-        self.route = route
         self.id = room.new_id()
         self.transport: asyncio.Transport | None = None
         self.paused = False
         self.ending: Closing | None = None
-        self.remote = remote
         self.touched_at = self.began_at = room.now()
         self.ends_at = self.began_at + lifetime_s(room.random, room.max_age_s)
         self._deadline = 0.0

@@ -19,7 +19,7 @@ from gateway.core.schedule import retry_ms
 from gateway.core.start import Start
 from gateway.core.subjects import Filter, feed_name
 from gateway.core.ws_reader import Breach, WsReader
-from gateway.transports.connection import Connection
+from gateway.transports.connection import Arrival, Connection
 from gateway.transports.room import Room
 
 UNREAD, UNSTORED, UNKNOWN, TURN_OVER = 1, 2, 4, 8
@@ -47,10 +47,7 @@ class WebSocketConnection(Connection):
     """What both kinds have in common: RFC 6455, keep-alive, readers, errors.
 
     Args:
-        room: what all connections share.
-        route: the label of the route.
-        dialect: how it speaks.
-        guard, remote: see `Connection`; with a principal of None, the client has to say who it is.
+        room, arrival, dialect: see `Connection`; with a guard whose principal is None, the client has to say who it is.
         door: lets it in.
         entry: what the path serves by itself; None until the client has said who it is.
     """
@@ -71,17 +68,8 @@ class WebSocketConnection(Connection):
 
     transport_name = "ws"
 
-    def __init__(
-        self,
-        room: Room,
-        route: str,
-        dialect: Dialect,
-        guard: Guard | None,
-        remote: str,
-        door: Door,
-        entry: Entry | None,
-    ) -> None:
-        super().__init__(room, route, dialect, guard, remote)
+    def __init__(self, room: Room, arrival: Arrival, dialect: Dialect, door: Door, entry: Entry | None) -> None:
+        super().__init__(room, arrival, dialect)
         self._door = door
         self._entry = entry
         self.feeds: dict[str, Reader] = {}
