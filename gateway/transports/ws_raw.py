@@ -17,7 +17,8 @@ from gateway.core.ops import Auth, Ref, parse_op
 from gateway.core.reader import Reader
 from gateway.transports.connection import Arrival
 from gateway.transports.room import Room
-from gateway.transports.ws import UNSTORED, WebSocketConnection
+from gateway.transports.ws import WebSocketConnection
+from gateway.transports.ws_frames import UNSTORED
 
 SUBPROTOCOL = "natsgate.raw.v1"
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from gateway.settings import Settings
-from gateway.transports.ws import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
+from gateway.transports.ws_frames import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
 from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
 from tests.conftest import StartGateway
 from tests.limits.counts import until_counts, until_nobody
