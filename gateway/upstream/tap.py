@@ -14,10 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
-from gateway.core.event import OVERHEAD_BYTES
 from gateway.core.hub import Hub
 from gateway.core.intake import Hole, Intake
 from gateway.core.reader import AHEAD, OTHER_LIFE
@@ -26,6 +24,7 @@ from gateway.logs import Logger, Seldom
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
 from gateway.upstream.reads import StreamReads
+from gateway.upstream.refill import Refill
 
 UNUSABLE_CHECK_S = 1.0
 """How often a stream that is not usable is looked at again."""
@@ -36,15 +35,8 @@ WATCH_S = 5.0
 GRACE_S = 0.3
 """What a live message may take behind the leader's word that it exists."""
 
-FILL_EVENTS = 200_000
-"""The most events that are read into the log to fill a hole. Behind more than that, the log begins anew further up, and
-readers that stood before it read the stream, filtered."""
-
 ASKED_AGAIN = 4
 """How often the leader is asked before its word is taken against a live message or the log: a new leader may lag."""
-
-WARM_EVENTS = 60_000
-"""The most events that are read to warm the log: the first clients wait for it, about a second for this many."""
 
 _MEND = "check NATSGATE_NATS_URL, the login (NATSGATE_NATS_*), and that nats-server runs"
 
@@ -88,6 +80,7 @@ class Tap:
         self._reads = reads
         self._hub = hub
         self._intake = intake
+        self._refill = Refill(reads, hub, intake)
         self.linger_s = linger_s
         self.warm_s = warm_s
         self._log = log
@@ -207,8 +200,8 @@ class Tap:
         subscribed = await self._nats.tap(f"{self._api.shape.live_prefix}.>", self._receive)
         try:
             state = await self._api.info()
-            self._hub.log.reset(state.incarnation, await self._warm_from(state))
-            await self._fill(state.last)
+            self._hub.log.reset(state.incarnation, await self._refill.warm_from(state, self.warm_s))
+            await self._refill.upto(state.last)
         except BaseException:
             await self._nats.untap(subscribed)
             raise
@@ -312,10 +305,10 @@ class Tap:
             self._intake.refuse_beyond(state.last, held)
             until = min(hole.before - 1, state.last)
             if log.head < until:
-                floor = max(state.first - 1, until - self._fill_most(state))
+                floor = max(state.first - 1, until - self._refill.most(state))
                 if floor > log.head:
-                    self._begin_at(floor)  # gone, or too much to read for everybody
-                await self._fill(until)
+                    self._refill.begin_at(floor)  # gone, or too much to read for everybody
+                await self._refill.upto(until)
                 self.repaired[found_by] += 1
                 self._log.info("hole_repaired", found_by=found_by, after=hole.after, upto=until)
             hole = None
@@ -333,43 +326,6 @@ class Tap:
                 break
             await asyncio.sleep(GRACE_S / 3)
         return state, held
-
-    async def _fill(self, until: int) -> None:
-        """Read from the stream what lies between the log's head and `until`."""
-        log = self._hub.log
-        async for part in self._reads.forward((">",), log.head, until):
-            if part.floor > log.head:
-                self._begin_at(part.floor)  # purged while it was read
-            for message in part.messages:
-                self._intake.fill(*message, counted=self._hub.open)
-            log.skip(part.upto)
-            if self._hub.open:
-                self._hub.flush()
-
-    def _begin_at(self, floor: int) -> None:
-        """Begin the log anew further up: whoever stood before reads the stream, filtered, or gets a gap."""
-        log = self._hub.log
-        if self._hub.open:
-            self._hub.flush()
-        log.reset(log.incarnation, floor)
-        if self._hub.open:
-            self._hub.rebased()
-
-    def _fill_most(self, state: StreamState) -> int:
-        """How many events the log can hold, going by the stream's average, and no more than `FILL_EVENTS`."""
-        average = OVERHEAD_BYTES + state.bytes // max(1, state.messages)
-        return max(1, min(FILL_EVENTS, self._hub.log.limit_bytes // average))
-
-    async def _warm_from(self, state: StreamState) -> int:
-        """The position from which the log is warmed."""
-        if not self.warm_s or state.last < state.first:
-            return state.last
-        begin = datetime.now(UTC) - timedelta(seconds=self.warm_s)
-        batch = await self._reads.since(begin.isoformat().replace("+00:00", "Z"), ">")
-        if not batch.messages:
-            return state.last
-        most = min(WARM_EVENTS, self._fill_most(state))
-        return min(state.last, max(batch.messages[0].sequence - 1, state.last - most))
 
     # Health
 
