@@ -124,7 +124,7 @@ class Source:
         """Go on by these settings."""
         self.hub.replay_limit = settings.replay_limit
         self.replay.snapshot_limit = settings.snapshot_limit
-        self.replay.max_event_bytes = self.intake.max_event_bytes = settings.max_event_bytes
+        self.replay.past.max_event_bytes = self.intake.max_event_bytes = settings.max_event_bytes
         self.tap.linger_s, self.tap.warm_s = settings.linger_s, settings.warm_s
         self._log.limit_bytes = settings.log_bytes
         self._log.evict()
