@@ -28,7 +28,8 @@ from gateway.cors import Cors
 from gateway.door import Door, Gate
 from gateway.replies import json_reply, metrics_reply, problem, refusal
 from gateway.routing import ConfiguredRoute
-from gateway.transports.connection import Arrival, Connection
+from gateway.transports.arrival import Arrival
+from gateway.transports.connection import Connection
 from gateway.transports.http_server import DETACH
 from gateway.transports.room import Room
 from gateway.transports.sse import SseConnection

@@ -8,7 +8,7 @@ import sys
 import termios
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gateway.core import control
 from gateway.core.closing import Closing
@@ -16,6 +16,7 @@ from gateway.core.dialect import Dialect
 from gateway.core.guard import Guard
 from gateway.core.reader import Reader, Tally
 from gateway.core.schedule import lifetime_s
+from gateway.transports.arrival import Arrival
 
 if TYPE_CHECKING:
     from gateway.transports.room import Room
@@ -44,20 +45,6 @@ def _unacknowledged(transport: asyncio.Transport) -> int:
         return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     except OSError:
         return 0  # the socket went this moment; connection_lost is on its way
-
-
-class Arrival(NamedTuple):
-    """How a client came.
-
-    Attributes:
-        route: the label of the route it came by.
-        guard: whose it is, and for how long; None: everybody's, for ever.
-        remote: the address that it came from.
-    """
-
-    route: str
-    guard: Guard | None
-    remote: str
 
 
 class Connection(asyncio.Protocol):

@@ -13,7 +13,8 @@ from gateway.core.dialect import SSE, SSE_NAMED
 from gateway.core.guard import Entry
 from gateway.core.reader import Place, Reader
 from gateway.core.schedule import retry_ms
-from gateway.transports.connection import Arrival, Connection
+from gateway.transports.arrival import Arrival
+from gateway.transports.connection import Connection
 from gateway.transports.room import Room
 
 MOST_SAID_BYTES = 64 * 1024

@@ -16,7 +16,7 @@ from gateway.core.reader import Opening, Place, Reader, Tally
 from gateway.core.rights import Principal
 from gateway.core.start import Start
 from gateway.core.subjects import Filter, feed_name
-from gateway.transports.connection import Arrival
+from gateway.transports.arrival import Arrival
 from gateway.transports.room import Room
 from gateway.transports.ws_frames import UNKNOWN, FrameConnection
 

@@ -10,7 +10,8 @@ from gateway.core.dialect import Dialect
 from gateway.core.errors import BadRequest, ClientError
 from gateway.core.schedule import retry_ms
 from gateway.core.ws_reader import Breach, WsReader
-from gateway.transports.connection import Arrival, Connection
+from gateway.transports.arrival import Arrival
+from gateway.transports.connection import Connection
 from gateway.transports.room import Room
 
 UNREAD, UNSTORED, UNKNOWN, TURN_OVER = 1, 2, 4, 8

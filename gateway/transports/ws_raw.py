@@ -15,7 +15,7 @@ from gateway.core.errors import BadRequest, ClientError, Unauthorized, UpstreamE
 from gateway.core.guard import Door, Entry, Guard, Store
 from gateway.core.ops import Auth, Ref, parse_op
 from gateway.core.reader import Reader
-from gateway.transports.connection import Arrival
+from gateway.transports.arrival import Arrival
 from gateway.transports.room import Room
 from gateway.transports.ws import WebSocketConnection
 from gateway.transports.ws_frames import UNSTORED

@@ -11,7 +11,8 @@ from gateway.core.errors import ClientError, ComeBack
 from gateway.core.ops import error_reply, hello
 from gateway.core.reader import Reader
 from gateway.core.schedule import retry_ms
-from gateway.transports.connection import Arrival, Connection
+from gateway.transports.arrival import Arrival
+from gateway.transports.connection import Connection
 from gateway.transports.room import Room
 
 

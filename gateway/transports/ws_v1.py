@@ -7,7 +7,7 @@ from gateway.core.errors import BadRequest, ClientError, Unauthorized
 from gateway.core.guard import Door, Entry, Guard
 from gateway.core.ops import Auth, BadOp, Op, Ping, Ref, Subscribe, Unsubscribe, error_reply, hello, parse_op, reply
 from gateway.core.subjects import feed_name
-from gateway.transports.connection import Arrival
+from gateway.transports.arrival import Arrival
 from gateway.transports.room import Room
 from gateway.transports.ws import WebSocketConnection
 

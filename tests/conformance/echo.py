@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from gateway.core import frames
 from gateway.core.dialect import RAW
 from gateway.core.errors import ClientError
-from gateway.transports.connection import Arrival
+from gateway.transports.arrival import Arrival
 from gateway.transports.http_server import DETACH, HttpServer
 from gateway.transports.limits import Limits
 from gateway.transports.room import Room

@@ -15,7 +15,7 @@ from gateway.core.closing import Closing
 from gateway.core.guard import Entry
 from gateway.core.start import NOW
 from gateway.core.ws_reader import Breach, WsReader
-from gateway.transports.connection import Arrival
+from gateway.transports.arrival import Arrival
 from gateway.transports.room import Room
 from gateway.transports.ws_v1 import V1Connection
 from tests.conformance.echo import EchoConnection

@@ -10,7 +10,7 @@ from gateway.core.guard import Entry, Guard
 from gateway.core.rights import Principal
 from gateway.core.start import NOW
 from gateway.core.subjects import Filter
-from gateway.transports.connection import Arrival
+from gateway.transports.arrival import Arrival
 from gateway.transports.ws_v1 import V1Connection
 from tests.support.wire import Turns, Wire
 
