@@ -317,7 +317,7 @@ async def test_bad_bodies_are_refused_with_the_right_one(ticketing: Gateway, bod
 async def post(gateway: Gateway, *pieces: bytes, length: str) -> TcpStream:
     """An open connection on which a POST for a ticket was begun."""
     tcp = TcpStream(gateway.host, gateway.port)
-    await tcp.connect()
+    await tcp.open()
     head = f"POST /auth/ticket HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token()}\r\n{length}\r\n\r\n".encode()
     await tcp.send(head + b"".join(pieces))
     return tcp

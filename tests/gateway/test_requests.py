@@ -234,7 +234,7 @@ async def test_connections_that_say_nothing_or_vanish_leave_nothing(start_gatewa
     before = len(os.listdir(f"/proc/{gateway.pid}/fd"))
     for part in (b"", b"GET /ev", b"GET /events?subject=repo.1.%3E HTTP/1.1\r\nHost: x\r\n\r\n") * 10:
         tcp = TcpStream(gateway.host, gateway.port)
-        await tcp.connect()
+        await tcp.open()
         await tcp.send(part)
         tcp.abort()
 

@@ -107,7 +107,7 @@ class Client:
         tcp = TcpStream("127.0.0.1", self._ports[visit.replica], receive_buffer_bytes=size, keep=False)
         try:
             async with asyncio.timeout(CONNECT_S):
-                await tcp.connect()
+                await tcp.open()
             self._tcp = tcp
             await self._listen(tcp, link, visit)
         except TimeoutError:

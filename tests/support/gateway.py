@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -10,18 +9,18 @@ import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from tests.support.command import NATSGATE, environment
 from tests.support.eventually import wait_until
 from tests.support.http_reply import HttpReply, fetch
+from tests.support.lifetime import Running
 from tests.support.metrics import Metrics
 from tests.support.zygote import ZYGOTE, Forked
 
 
-class Gateway:
+class Gateway(Running):
     """One `natsgate serve` on a free port of 127.0.0.1.
 
     Attributes:
@@ -207,24 +206,6 @@ class Gateway:
         if process is not None:
             process.kill()
             process.wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
 
 def routes(*tables: Sequence[str]) -> str:

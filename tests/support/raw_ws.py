@@ -11,11 +11,11 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests.support.http_reply import HttpReply
+from tests.support.lifetime import Opened
 from tests.support.sse import parse_head, read_body
 from tests.support.tcp import Ended, TcpStream
 
@@ -78,7 +78,7 @@ def encode_op(**op: object) -> bytes:
     return encode_text(json.dumps(op))
 
 
-class RawWebSocket:
+class RawWebSocket(Opened):
     """One handshake and its frames. Nothing is read in the background, so who awaits nothing stalls.
 
     Args:
@@ -122,7 +122,7 @@ class RawWebSocket:
     async def open(self, *, timeout_s: float = PATIENCE_S) -> None:
         """Shake hands; a refusal leaves `status` other than 101 and its `body`."""
         async with asyncio.timeout(timeout_s):
-            await self.tcp.connect()
+            await self.tcp.open()
             await self.tcp.send(self._request)
             self.status, self.headers = parse_head(await self.tcp.read_until(b"\r\n\r\n"))
             if self.status == 101:
@@ -205,19 +205,6 @@ class RawWebSocket:
 
     def close(self) -> None:
         self.tcp.close()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 __all__ = ["BINARY", "CLOSE", "CONTINUATION", "PING", "PONG", "TEXT", "Ended", "Frame", "RawWebSocket"]
