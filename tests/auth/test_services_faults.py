@@ -17,6 +17,7 @@ from gateway.core.cursor import Cursor
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
 from tests.support.flow import store
+from tests.support.frozen import frozen
 from tests.support.gateway import Gateway
 from tests.support.http_reply import fetch_async
 from tests.support.nats_server import NatsServer
@@ -268,12 +269,9 @@ async def test_a_frozen_nats_is_away_too(
     ):
         await sse.ready()
         await service.until_asked(2)
-        own_nats.pause()
-        try:
+        with frozen(own_nats.pid):
             await eventually(asked_in_vain(alone), "a question was not answered")
             await stays(sse, 2.5)  # in which it is found out why
-        finally:
-            own_nats.resume()
         await publish(nc, f"task.{own_id}.x", json.dumps({"n": 1}))
         assert (await sse.next_message()).json() == {"n": 1}
 
