@@ -105,13 +105,6 @@ class NatsServer(Running):
         self.kill()
         self.start()
 
-    def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections stay, nothing moves."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
     def monitor(self, page: str) -> dict[str, Any]:
         """One page of the monitoring port as JSON, e.g. `connz?subs=1`."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor_port}/{page}", timeout=5) as reply:
