@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
 
 from tests.conftest import StartGateway, provision
+from tests.replay.coming_back import cursor_now
+from tests.support.eventually import eventually
 from tests.support.flow import Flow, store
 from tests.support.follower import Follower, assert_same
 from tests.support.gateway import Gateway
@@ -24,6 +26,7 @@ class Scene:
 
     Attributes:
         nats: the server.
+        id: what all of its subjects have in common.
         nc: the producer's connection to it.
         feed, other_feed: two filters, with nothing in common.
         subject, other_subject: a subject of each.
@@ -33,15 +36,26 @@ class Scene:
     def __init__(self, nats: NatsServer, nc: Client, own_id: str, start: StartGateway) -> None:
         self.nats = nats
         self.nc = nc
+        self.id = own_id
         self.feed, self.other_feed = f"repo.{own_id}.>", f"task.{own_id}.>"
         self.subjects = self.subject, self.other_subject = f"repo.{own_id}.x", f"task.{own_id}.x"
         self._start = start
 
     # The gateways
 
-    async def gateway(self, nats_url: str | None = None, **settings: object) -> Gateway:
-        """Start a gateway; it is ready. `nats_url`: what it takes for the server."""
-        return await self._start(nats_url=nats_url or self.nats.url, settings=settings)
+    async def gateway(
+        self,
+        nats_url: str | None = None,
+        *,
+        config: str | None = None,
+        ready: bool = True,
+        settings: Mapping[str, object] | None = None,
+        **more: object,
+    ) -> Gateway:
+        """Start a gateway; it is ready, unless told otherwise. `nats_url`: what it takes for the server."""
+        return await self._start(
+            nats_url=nats_url or self.nats.url, config=config, ready=ready, settings={**(settings or {}), **more}
+        )
 
     # The producer
 
@@ -49,13 +63,21 @@ class Scene:
         """Store numbered events, of the subject unless others are given; the sequence of the last one."""
         return await store(self.nc, subjects or [self.subject], count, begin=begin, pad=pad)
 
-    async def publish(self, text: str) -> None:
-        """Publish one event of the subject."""
-        await publish(self.nc, self.subject, text)
+    async def publish(self, text: str, subject: str | None = None) -> None:
+        """Publish one event, of the subject unless another is given."""
+        await publish(self.nc, subject or self.subject, text)
 
     def flow(self, subjects: Sequence[str] | None = None, *, pause_s: float = 0.01, each: int = 5) -> Flow:
         """A producer that does not stop."""
         return Flow(self.nc, subjects or [self.subject], pause_s=pause_s, each=each)
+
+    async def until_producer_back(self) -> None:
+        """Wait until the producer has found the server again."""
+
+        async def back() -> bool:
+            return self.nc.is_connected
+
+        await eventually(back, "the producer is back")
 
     # The clients
 
@@ -66,10 +88,29 @@ class Scene:
             await page.until_ready()
             yield page
 
-    def client(self, gateway: Gateway, cursor: str | None = "", *, keep: bool = True) -> SseClient:
-        """One connection to the feed, which comes back with a cursor when it has one."""
+    def client(
+        self,
+        gateway: Gateway,
+        cursor: str | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        receive_buffer_bytes: int | None = None,
+        keep: bool = True,
+    ) -> SseClient:
+        """One connection to the feed, which comes back with a cursor when it has one. The rest: see `SseClient`."""
         headers = {"Last-Event-ID": cursor} if cursor else {}
-        return SseClient(gateway.url, self.feed, headers=headers, keep=keep)
+        return SseClient(
+            gateway.url,
+            self.feed,
+            query=query,
+            headers=headers,
+            receive_buffer_bytes=receive_buffer_bytes,
+            keep=keep,
+        )
+
+    async def cursor_now(self, gateway: Gateway) -> str:
+        """The cursor of the present."""
+        return await cursor_now(gateway, self.feed)
 
     async def assert_whole(
         self, page: Follower, feed: str | None = None, *, connects: int = 1, timeout_s: float = 30
