@@ -24,7 +24,7 @@ from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
 from tests.support.service import Answer, Question, Service
 from tests.support.sse import SseClient
-from tests.support.tokens import SECRET, bearer, token
+from tests.support.tokens import JWT, SECRET, bearer, token
 from tests.support.ws import ws_client
 
 ALLOW = {"allow": True}
@@ -198,8 +198,7 @@ async def test_who_is_in_waits_for_the_questions_about_others(
 @pytest.fixture
 async def alone(start_gateway: StartGateway, own_nats: NatsServer, service_routes: str) -> Gateway:
     """A gateway on a nats-server of its own."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET}
-    return await start_gateway(nats_url=own_nats.url, config=service_routes, settings=settings)
+    return await start_gateway(nats_url=own_nats.url, config=service_routes, settings=JWT)
 
 
 async def test_while_nats_is_away_connections_stay(
