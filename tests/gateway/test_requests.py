@@ -108,7 +108,7 @@ async def test_a_trickling_request_ends_too(start_gateway: StartGateway) -> None
         async def trickle() -> None:
             while True:
                 await tcp.send(b"x")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # the client's slowness
 
         trickling = asyncio.create_task(trickle())
         await tcp.read_to_end()

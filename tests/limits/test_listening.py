@@ -76,7 +76,7 @@ def test_many_are_accepted_in_one_turn() -> None:
                 stack.enter_context(socket.create_connection(listening.getsockname()))
             taken = 0
             while len(limits.waiting) < HERD:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # turns of the loop are what is counted
                 taken += 1
         server.should_exit = True
         await serving

@@ -88,7 +88,7 @@ async def test_a_burst_is_taken(limited: Gateway) -> None:
         for _ in range(BURST - 1):
             await board.next_op("pong")
         for _ in range(5):
-            await asyncio.sleep(1 / RATE)
+            await asyncio.sleep(1 / RATE)  # the rate itself
             await board.ping_op()
 
 

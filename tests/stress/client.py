@@ -132,7 +132,7 @@ class Client:
                 await tcp.send(bytes(link.replies))
                 link.replies.clear()
             if (left := self._stalled_until - self._now()) > 0:
-                await asyncio.sleep(left)
+                await asyncio.sleep(left)  # the stall
             async with asyncio.timeout(SILENCE_S):
                 piece = await tcp.receive(64 * 1024)
             if not piece:

@@ -148,4 +148,4 @@ class Crowd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        await asyncio.sleep(0)
+        await self.until_lost()

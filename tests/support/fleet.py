@@ -219,12 +219,16 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.comes_back = False
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=10)
         for sailor in self.sailors:
             if sailor.wire is not None:
                 sailor.wire.abort()
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=10)
-        await asyncio.sleep(0)
+
+        async def gone() -> bool:
+            return all(sailor.wire is None or sailor.wire.transport is None for sailor in self.sailors)
+
+        await eventually(gone, "everybody's connection has ended")
 
 
 def _wanted(subject: str, event: StoredEvent) -> bool:
