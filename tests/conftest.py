@@ -158,11 +158,17 @@ def share_gateway(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-async def own_nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A nats-server with the provisioned stream for this test alone."""
+async def bare_nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A nats-server without any stream, for this test alone."""
     async with NatsServer(tmp_path / "nats") as server:
-        await asyncio.to_thread(provision, server.url)
         yield server
+
+
+@pytest.fixture
+async def own_nats(bare_nats: NatsServer) -> NatsServer:
+    """A nats-server with the provisioned stream for this test alone."""
+    await asyncio.to_thread(provision, bare_nats.url)
+    return bare_nats
 
 
 @pytest.fixture

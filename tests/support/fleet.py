@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 from tests.support.eventually import eventually
 from tests.support.fleet_wire import Heard, SseWire, Wire, WsWire
+from tests.support.ports import address_of
 from tests.support.stored import StoredEvent, sequence_of
 
 LOST_WAIT_S = (0.2, 0.6)
@@ -148,10 +148,7 @@ class Fleet:
         ]
 
     def where(self) -> tuple[str, int]:
-        address = urlsplit(self._where())
-        assert address.hostname
-        assert address.port
-        return address.hostname, address.port
+        return address_of(self._where())
 
     def pause(self) -> None:
         """Nobody reads any more."""

@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 from tests.support.command import NATSGATE, environment
 from tests.support.eventually import wait_until
 from tests.support.http_reply import HttpReply, fetch
 from tests.support.lifetime import Running
 from tests.support.metrics import Metrics
+from tests.support.ports import address_of
 from tests.support.zygote import ZYGOTE, Forked
 
 
@@ -108,10 +108,7 @@ class Gateway(Running):
                     stderr=log.fileno(),
                 )
         url = wait_until(self._listening, "the gateway logs where it listens", timeout_s=timeout_s)
-        address = urlsplit(url)
-        assert address.hostname, url
-        assert address.port, url
-        self.host, self.port = address.hostname, address.port
+        self.host, self.port = address_of(url)
 
     def _listening(self) -> str | None:
         assert self._process is not None

@@ -1,4 +1,4 @@
-"""Free TCP ports on the loopback address."""
+"""TCP addresses: those in URLs, and free ports on the loopback address."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ import contextlib
 import random
 import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 # Below Linux's ephemeral range (32768 and up), so that no outgoing connection takes the port meanwhile.
 _RANGE = range(20_000, 32_000)
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL that names both."""
+    address = urlsplit(url)
+    assert address.hostname, url
+    assert address.port, url
+    return address.hostname, address.port
 
 
 def free_port() -> int:

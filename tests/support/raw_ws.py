@@ -12,10 +12,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from tests.support.http_reply import HttpReply
 from tests.support.lifetime import Opened
+from tests.support.ports import address_of
 from tests.support.sse import parse_head, read_body
 from tests.support.tcp import Ended, TcpStream
 
@@ -97,14 +97,12 @@ class RawWebSocket(Opened):
         receive_buffer_bytes: int | None = None,
         keep: bool = True,
     ) -> None:
-        address = urlsplit(url)
-        assert address.hostname, url
-        assert address.port, url
-        self.tcp = TcpStream(address.hostname, address.port, receive_buffer_bytes=receive_buffer_bytes, keep=keep)
+        host, port = address_of(url)
+        self.tcp = TcpStream(host, port, receive_buffer_bytes=receive_buffer_bytes, keep=keep)
         key = base64.b64encode(os.urandom(16))
         self._accept = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
         sent: dict[str, str | None] = {
-            "Host": f"{address.hostname}:{address.port}",
+            "Host": f"{host}:{port}",
             "Upgrade": "websocket",
             "Connection": "Upgrade",
             "Sec-WebSocket-Key": key.decode(),

@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from tests.support.http_reply import HttpReply
 from tests.support.lifetime import Opened
+from tests.support.ports import address_of
 from tests.support.tcp import TcpStream
 
 PATIENCE_S = 10.0
@@ -120,11 +121,9 @@ class SseClient(Opened):
         receive_buffer_bytes: int | None = None,
         keep: bool = True,
     ) -> None:
-        address = urlsplit(url)
-        assert address.hostname, url
-        assert address.port, url
-        self._host = f"{address.hostname}:{address.port}"
-        self.tcp = TcpStream(address.hostname, address.port, receive_buffer_bytes=receive_buffer_bytes, keep=keep)
+        host, port = address_of(url)
+        self._host = f"{host}:{port}"
+        self.tcp = TcpStream(host, port, receive_buffer_bytes=receive_buffer_bytes, keep=keep)
         self._target = target or events_target(subjects, query or {})
         self._headers = {"Accept": "text/event-stream", **(headers or {})}
         self._parser = EventStreamParser()
