@@ -217,6 +217,11 @@ async def test_recreated_for_returning_clients(scene: Scene) -> None:
     """A cursor of the old life brings `recreated`, from log and stream, with and without the tap open."""
     gateway = await scene.gateway(LINGER_S=0.05)
     cursor = await scene.cursor_now(gateway)
+
+    async def tap_closed() -> bool:
+        return (await asyncio.to_thread(gateway.metrics)).total("natsgate_nats_subscriptions") == 0
+
+    await eventually(tap_closed, "nobody listens")  # who does finds out a moment later, and is told then
     await scene.store(5)
     await scene.recreate()
     await scene.store(50)
