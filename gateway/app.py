@@ -28,6 +28,7 @@ from gateway.cors import Cors
 from gateway.door import Door, Gate
 from gateway.replies import json_reply, metrics_reply, problem, refusal
 from gateway.routing import ConfiguredRoute
+from gateway.transports.arrival import Arrival
 from gateway.transports.connection import Connection
 from gateway.transports.http_server import DETACH
 from gateway.transports.room import Room
@@ -165,7 +166,8 @@ class App:
             guard = door.guard(principal)
             entry = await door.enter(guard)
         cors = self._gate.authenticator.origins.cors(request.headers.get("origin"))
-        return Handover(SseConnection(self._room, label, guard, remote, entry, named=query.named, headers=cors))
+        arrival = Arrival(label, guard, remote)
+        return Handover(SseConnection(self._room, arrival, entry, named=query.named, headers=cors))
 
     async def websocket(
         self, websocket: WebSocket, label: str, spec: RouteSpec | None, parameters: dict[str, str]
@@ -196,13 +198,14 @@ class App:
                 return
             self._room.reject(error.code, remote)
             dialect = ENVELOPE if not raw else RAW_WITH_CONTROL if query.control else RAW
-            connection = RefusedConnection(self._room, label, dialect, remote, error)
+            connection = RefusedConnection(self._room, Arrival(label, None, remote), dialect, error)
         else:
+            arrival = Arrival(label, guard, remote)
             if raw:
-                connection = RawConnection(self._room, label, guard, remote, door, entry, control=query.control)
+                connection = RawConnection(self._room, arrival, door, entry, control=query.control)
             else:
                 most = self._gate.settings.max_subscriptions
-                connection = V1Connection(self._room, label, guard, remote, door, entry, max_subscriptions=most)
+                connection = V1Connection(self._room, arrival, door, entry, max_subscriptions=most)
         await websocket.accept(subprotocol=subprotocol)
         detach(websocket.scope, connection)
 

@@ -18,6 +18,7 @@ from gateway.core.origins import Origins
 from gateway.core.revoked import Revoked
 from gateway.logs import Logger
 from gateway.settings import Settings
+from gateway.values import revealed
 
 
 class Identity:
@@ -69,7 +70,7 @@ class Identity:
         self.authenticator = Authenticator(
             tokens,
             Tickets(
-                None if ticket_secret is None else ticket_secret.get_secret_value(),
+                revealed(ticket_secret),
                 settings.ticket_ttl_s,
                 leeway_s=settings.jwt_leeway_s,
                 now=time.time,

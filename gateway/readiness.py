@@ -6,9 +6,7 @@ import asyncio
 from typing import Any
 
 from gateway.identity import Identity
-from gateway.upstream.connection import NatsConnection
-from gateway.upstream.revocations import Revocations
-from gateway.upstream.tap import Tap
+from gateway.source import Source
 
 
 class Readiness:
@@ -19,7 +17,7 @@ class Readiness:
 
     Args:
         replica, stream: their names.
-        nats, tap, identity, revocations: what has to be usable once; None: nobody can be revoked.
+        source, identity: what has to be usable once.
         draining: set while everybody is sent to other replicas.
     """
 
@@ -27,33 +25,30 @@ class Readiness:
         self,
         replica: str,
         stream: str,
-        nats: NatsConnection,
-        tap: Tap,
+        source: Source,
         identity: Identity,
-        revocations: Revocations | None,
         draining: asyncio.Event,
     ) -> None:
         self._replica = replica
         self._stream = stream
-        self._nats = nats
-        self._tap = tap
+        self._source = source
         self._identity = identity
-        self._revocations = revocations
         self._draining = draining
 
     def now(self) -> tuple[bool, dict[str, Any]]:
         """Whether it should get traffic, and the JSON that says why not."""
+        nats, availability, revocations = self._source.nats, self._source.availability, self._source.revocations
         draining = self._draining.is_set()
-        known = self._identity.usable_once and (self._revocations is None or self._revocations.loaded)
-        ready = self._tap.usable_once and known and not draining
+        known = self._identity.usable_once and (revocations is None or revocations.loaded)
+        ready = availability.usable_once and known and not draining
         reasons = ["draining"] if draining else []
-        reasons += self._tap.reasons + self._identity.reasons
-        if self._revocations is not None:
-            reasons += self._revocations.reasons
+        reasons += availability.reasons + self._identity.reasons
+        if revocations is not None:
+            reasons += revocations.reasons
         return ready, {
             "ready": ready,
             "reasons": reasons,
             "replica": self._replica,
-            "nats": {"connected": self._nats.connected, "server": self._nats.server},
-            "stream": {"name": self._stream, "usable": self._tap.usable.is_set()},
+            "nats": {"connected": nats.connected, "server": nats.server},
+            "stream": {"name": self._stream, "usable": availability.usable.is_set()},
         }

@@ -7,17 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from gateway import __version__
-from gateway.core.hub import Hub
-from gateway.core.intake import Intake
 from gateway.door import Gate
 from gateway.identity import Identity
 from gateway.memory import Memory
 from gateway.metrics import Sample, Sampler
+from gateway.source import Source
 from gateway.transports.limits import Limits
 from gateway.transports.room import Room
-from gateway.upstream.connection import NatsConnection
-from gateway.upstream.replay import Replay
-from gateway.upstream.tap import Tap
 
 Label = TypeVar("Label", bound=str)
 
@@ -26,28 +22,21 @@ class Samples(Sampler):
     """All numbers of a replica but those that are observed as they happen (see `Metrics`).
 
     Args:
-        hub, room, intake, tap, replay, nats, identity, gate, memory, limits: where things are counted.
+        source, room, identity, gate, memory, limits: where things are counted.
     """
 
     def __init__(
         self,
-        hub: Hub,
+        source: Source,
         room: Room,
-        intake: Intake,
-        tap: Tap,
-        replay: Replay,
-        nats: NatsConnection,
         identity: Identity,
         gate: Gate,
         memory: Memory,
         limits: Limits,
     ) -> None:
-        self._hub = hub
+        self._source = source
+        self._hub = source.hub
         self._room = room
-        self._intake = intake
-        self._tap = tap
-        self._replay = replay
-        self._nats = nats
         self._identity = identity
         self._gate = gate
         self._memory = memory
@@ -130,7 +119,7 @@ class Samples(Sampler):
         yield Sample(
             "natsgate_events_received_total",
             "Events received from the stream's live path, by the first token of their subject.",
-            {(root.decode("ascii"),): float(number) for root, number in self._intake.received.items()},
+            {(root.decode("ascii"),): float(number) for root, number in self._source.intake.received.items()},
             ("root",),
         )
         yield Sample(
@@ -161,7 +150,7 @@ class Samples(Sampler):
             "natsgate_replays_total",
             "Clients that read forward, by where from and how it ended.",
             {("log", "done"): float(hub.resumed)}
-            | {("stream", outcome): float(number) for outcome, number in self._replay.outcomes.items()},
+            | {("stream", outcome): float(number) for outcome, number in self._source.replay.outcomes.items()},
             ("source", "outcome"),
         )
         yield Sample("natsgate_gaps_total", "Gaps told to clients, by reason.", _by_one(hub.gaps), ("reason",))
@@ -169,15 +158,16 @@ class Samples(Sampler):
         yield Sample("natsgate_log_events", "Events held by the event log.", {(): len(log)})
 
     def _of_nats(self) -> Iterator[Sample]:
+        nats = self._source.nats
         yield Sample(
             "natsgate_holes_repaired_total",
             "Holes of the live path that were filled from the stream, by what found them.",
-            _by_one(self._tap.repaired),
+            _by_one(self._source.tap.repaired),
             ("found_by",),
         )
-        yield Sample("natsgate_nats_connected", "1 while NATS is connected, else 0.", {(): float(self._nats.connected)})
-        yield Sample("natsgate_nats_reconnects_total", "Reconnects to NATS.", {(): self._nats.reconnects})
-        yield Sample("natsgate_nats_subscriptions", "Subscriptions for events on NATS.", {(): self._nats.subscriptions})
+        yield Sample("natsgate_nats_connected", "1 while NATS is connected, else 0.", {(): float(nats.connected)})
+        yield Sample("natsgate_nats_reconnects_total", "Reconnects to NATS.", {(): nats.reconnects})
+        yield Sample("natsgate_nats_subscriptions", "Subscriptions for events on NATS.", {(): nats.subscriptions})
 
     def _of_identity(self) -> Iterator[Sample]:
         yield Sample(

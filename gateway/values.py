@@ -103,6 +103,11 @@ HttpUrl = Annotated[str, BeforeValidator(_http_url)]
 Secret = Annotated[SecretStr, BeforeValidator(_secret_text)]
 
 
+def revealed(secret: SecretStr | None) -> str | None:
+    """The text of a secret, for whoever needs it to sign in or to sign."""
+    return None if secret is None else secret.get_secret_value()
+
+
 def _proxy(value: object) -> object:
     return parse_network(value) if isinstance(value, str) else value
 

@@ -6,8 +6,8 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
 
 import nats
 import pytest
@@ -20,7 +20,7 @@ from gateway.commands.stream_change import Wishes
 from gateway.settings import load_settings
 from tests.support.gateway import Gateway
 from tests.support.nats_server import NatsServer
-from tests.support.tokens import SECRET
+from tests.support.tokens import JWT
 
 # No test asserts times, and a machine that runs other things beside makes its inputs slowly.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -58,9 +58,8 @@ def gateway(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 def guarded(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A ready gateway with AUTH=jwt and SECRET, shared by all tests."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET}
-    with Gateway(tmp_path_factory.mktemp("guarded"), nats_server.url, settings) as running:
+    """A ready gateway that takes tokens signed with SECRET, shared by all tests."""
+    with Gateway(tmp_path_factory.mktemp("guarded"), nats_server.url, JWT) as running:
         running.wait_ready()
         yield running
 
@@ -77,8 +76,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-class StartGateway(Protocol):
-    """Starts a gateway of the test's own, ready unless told otherwise; it ends with the test."""
+class StartGateway:
+    """Starts gateways of a test's own, ready unless told otherwise.
+
+    Args:
+        directory: for what they write.
+        nats_url: the nats-server of those for which no other is named.
+    """
+
+    def __init__(self, directory: Path, nats_url: str) -> None:
+        self._directory = directory
+        self._nats_url = nats_url
+        self._started: list[Gateway] = []
 
     async def __call__(
         self,
@@ -91,51 +100,75 @@ class StartGateway(Protocol):
         executed: bool = False,
         settings: Mapping[str, object] | None = None,
         **more: object,
-    ) -> Gateway: ...
-
-
-@pytest.fixture
-async def start_gateway(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StartGateway]:
-    """A factory of gateways with settings of their own: `await start_gateway(HEARTBEAT_S=0.3)`."""
-    started: list[Gateway] = []
-
-    async def start(
-        *,
-        config: str | None = None,
-        nats_url: str | None = None,
-        ready: bool = True,
-        variables: Mapping[str, str] | None = None,
-        open_files: tuple[int, int] | None = None,
-        executed: bool = False,
-        settings: Mapping[str, object] | None = None,
-        **more: object,
     ) -> Gateway:
         gateway = Gateway(
-            tmp_path / f"gateway-{len(started)}",
-            nats_url or nats_server.url,
+            self._directory / f"gateway-{len(self._started)}",
+            nats_url or self._nats_url,
             {**(settings or {}), **more},
             config=config,
             variables=variables,
             open_files=open_files,
             executed=executed,
         )
-        started.append(gateway)
+        self._started.append(gateway)
         await asyncio.to_thread(gateway.start)
         if ready:
             await asyncio.to_thread(gateway.wait_ready)
         return gateway
 
-    yield start
-    for gateway in started:
-        await asyncio.to_thread(gateway.stop)
+    async def stop(self) -> None:
+        """End all of them."""
+        for gateway in self._started:
+            await asyncio.to_thread(gateway.stop)
 
 
 @pytest.fixture
-async def own_nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A nats-server with the provisioned stream for this test alone."""
+async def start_gateway(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[StartGateway]:
+    """Starts gateways with settings of their own, which end with the test: `await start_gateway(HEARTBEAT_S=0.3)`."""
+    start = StartGateway(tmp_path, nats_server.url)
+    yield start
+    await start.stop()
+
+
+class ShareGateway:
+    """Starts gateways that several tests share; they are ready.
+
+    Args:
+        running: ends them.
+        directories: makes directories for what they write.
+        nats_url: their nats-server.
+    """
+
+    def __init__(self, running: ExitStack, directories: pytest.TempPathFactory, nats_url: str) -> None:
+        self._running = running
+        self._directories = directories
+        self._nats_url = nats_url
+
+    def __call__(self, settings: Mapping[str, object], config: str | None = None) -> Gateway:
+        gateway = Gateway(self._directories.mktemp("shared"), self._nats_url, settings, config=config)
+        self._running.enter_context(gateway).wait_ready()
+        return gateway
+
+
+@pytest.fixture(scope="module")
+def share_gateway(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShareGateway]:
+    """A factory of gateways for fixtures of a module, with which they end."""
+    with ExitStack() as running:
+        yield ShareGateway(running, tmp_path_factory, nats_server.url)
+
+
+@pytest.fixture
+async def bare_nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A nats-server without any stream, for this test alone."""
     async with NatsServer(tmp_path / "nats") as server:
-        await asyncio.to_thread(provision, server.url)
         yield server
+
+
+@pytest.fixture
+async def own_nats(bare_nats: NatsServer) -> NatsServer:
+    """A nats-server with the provisioned stream for this test alone."""
+    await asyncio.to_thread(provision, bare_nats.url)
+    return bare_nats
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ ROOMS = {
 COMPOSING = {
     "gateway.app", "gateway.background", "gateway.cors", "gateway.door", "gateway.identity", "gateway.listening",
     "gateway.nats_settings", "gateway.readiness", "gateway.reload", "gateway.replies", "gateway.routing",
-    "gateway.samples", "gateway.server", "gateway.cli", "gateway.commands", "gateway.dev", "gateway.__main__",
+    "gateway.samples", "gateway.server", "gateway.source", "gateway.cli", "gateway.commands", "gateway.dev",
+    "gateway.__main__",
 }  # fmt: skip
 LARGEST_LINES = 400
 

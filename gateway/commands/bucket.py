@@ -6,7 +6,7 @@ from typing import Any
 
 from gateway.commands.finding import Finding, note, problem
 from gateway.commands.quantities import show_duration
-from gateway.commands.stream_change import Plan, changes, impossible
+from gateway.commands.stream_change import Plan
 from gateway.core.bucket import BucketShape
 
 
@@ -20,12 +20,8 @@ def plan_bucket_change(shape: BucketShape, config: dict[str, Any], *, replicas: 
     plan = Plan({**config, **shape.needed(config)})
     if int(config.get("num_replicas") or 1) < replicas:
         plan.config["num_replicas"] = replicas
-    plan.changes = changes(config, plan.config)
     anew = f"to have it so, delete it with all revocations (nats stream rm {shape.name}) and run provision again"
-    plan.impossible = [f"{each}; {anew}" for each in impossible(shape.name, config)]
-    if config.get("storage", "file") != "file":
-        what = f"stream {shape.name} is in {config['storage']}, and JetStream cannot move an existing stream to file"
-        plan.regrets = [f"{what}; {anew}"]
+    plan.compare(shape.name, config, anew=anew)
     return plan
 
 

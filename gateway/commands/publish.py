@@ -16,6 +16,7 @@ from gateway.commands.input_lines import LineTooLong, read_lines, read_pieces
 from gateway.commands.nats_session import DEFAULT_WAIT_S
 from gateway.commands.outcome import CommandFailed, NatsNotReached
 from gateway.settings import Settings
+from gateway.values import revealed
 from publishers.errors import BufferFull, FlushTimeout, NatsUnreachable, PublishError
 from publishers.outbox import Ack
 from publishers.wire import InvalidSubject, WireError, parse_subject
@@ -31,18 +32,14 @@ def publisher_settings(settings: Settings) -> publishers.Settings:
     Raises:
         CommandFailed: the library does not take them.
     """
-
-    def reveal(secret: object) -> str | None:
-        return None if secret is None else str(secret.get_secret_value())  # type: ignore[attr-defined]
-
     try:
         return publishers.Settings(
             servers=",".join(settings.nats_url),
             creds=settings.nats_creds,
-            nkey_seed=reveal(settings.nats_nkey),
+            nkey_seed=revealed(settings.nats_nkey),
             user=settings.nats_user,
-            password=reveal(settings.nats_password),
-            token=reveal(settings.nats_token),
+            password=revealed(settings.nats_password),
+            token=revealed(settings.nats_token),
             tls_ca=settings.nats_ca,
             tls_cert=settings.nats_cert,
             tls_key=settings.nats_key,

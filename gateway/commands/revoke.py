@@ -14,7 +14,7 @@ import orjson
 
 from gateway.commands.nats_session import NotPermitted, Session, open_session
 from gateway.commands.outcome import CommandFailed
-from gateway.commands.stream_admin import create, explained, look_up
+from gateway.commands.stream_admin import create, explained, explaining, look_up
 from gateway.commands.tail_line import printable
 from gateway.core.bucket import BUCKET_SHAPE
 from gateway.core.errors import UpstreamError, UpstreamRefused
@@ -182,17 +182,16 @@ async def _usable_bucket(session: Session, settings: Settings, say: Say) -> None
 
 async def _stored(session: Session, subject: str) -> _Stored:
     question = orjson.dumps({"last_by_subj": subject})
-    try:
-        answer = read_answer(await session.request(f"$JS.API.STREAM.MSG.GET.{BUCKET_SHAPE.name}", question))
-        return _read_stored(subject, answer["message"])
-    except UpstreamRefused as error:
-        if error.code == NO_MESSAGE:
+    with explaining("read", BUCKET_SHAPE.name):
+        try:
+            answer = read_answer(await session.request(f"$JS.API.STREAM.MSG.GET.{BUCKET_SHAPE.name}", question))
+            return _read_stored(subject, answer["message"])
+        except UpstreamRefused as error:
+            if error.code != NO_MESSAGE:
+                raise
             return _Stored(0, None)
-        raise CommandFailed(explained("read", BUCKET_SHAPE.name, error)) from None
-    except UpstreamError as error:
-        raise CommandFailed(explained("read", BUCKET_SHAPE.name, error)) from None
-    except (KeyError, TypeError, ValueError):
-        raise CommandFailed(f"stream {BUCKET_SHAPE.name} could not be read: its leader answers nonsense") from None
+        except (KeyError, TypeError, ValueError):
+            raise CommandFailed(f"stream {BUCKET_SHAPE.name} could not be read: its leader answers nonsense") from None
 
 
 def _read_stored(subject: str, message: dict[str, Any]) -> _Stored:
@@ -204,19 +203,18 @@ def _read_stored(subject: str, message: dict[str, Any]) -> _Stored:
 
 async def _put(session: Session, subject: str, value: bytes, headers: dict[str, str]) -> bool:
     """Write an entry; False when somebody else wrote it meanwhile."""
-    try:
-        ack = read_answer(await session.request(subject, value, timeout_s=5, headers=headers))
-    except UpstreamRefused as error:
-        if error.code in MOVED:
-            return False
-        if error.code == FULL:
-            raise _Full(
-                f"stream {BUCKET_SHAPE.name} is full; give it more room: nats stream edit {BUCKET_SHAPE.name} "
-                "--max-bytes 32MiB; or let go what is older than any token: the same with --max-age 30d"
-            ) from None
-        raise CommandFailed(explained("written", BUCKET_SHAPE.name, error)) from None
-    except UpstreamError as error:
-        raise CommandFailed(explained("written", BUCKET_SHAPE.name, error)) from None
+    with explaining("written", BUCKET_SHAPE.name):
+        try:
+            ack = read_answer(await session.request(subject, value, timeout_s=5, headers=headers))
+        except UpstreamRefused as error:
+            if error.code in MOVED:
+                return False
+            if error.code == FULL:
+                raise _Full(
+                    f"stream {BUCKET_SHAPE.name} is full; give it more room: nats stream edit {BUCKET_SHAPE.name} "
+                    "--max-bytes 32MiB; or let go what is older than any token: the same with --max-age 30d"
+                ) from None
+            raise
     if ack.get("stream") != BUCKET_SHAPE.name:
         raise CommandFailed(f"stream {ack.get('stream')} stored it, not {BUCKET_SHAPE.name}: see natsgate check")
     return True
@@ -224,7 +222,5 @@ async def _put(session: Session, subject: str, value: bytes, headers: dict[str, 
 
 async def _purge(session: Session, subject: str) -> None:
     question = orjson.dumps({"filter": subject})
-    try:
+    with explaining("purged", BUCKET_SHAPE.name):
         read_answer(await session.request(f"$JS.API.STREAM.PURGE.{BUCKET_SHAPE.name}", question, timeout_s=5))
-    except UpstreamError as error:
-        raise CommandFailed(explained("purged", BUCKET_SHAPE.name, error)) from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from gateway.commands import overlaps
@@ -31,10 +32,7 @@ async def create(api: StreamApi[Shape], config: dict[str, Any]) -> None:
     Raises:
         CommandFailed: the server refuses; the text has the mend.
     """
-    try:
-        await api.create(config)
-    except UpstreamError as error:
-        raise CommandFailed(await _refusal("created", api, config, error)) from None
+    await _apply("created", api, config, api.create)
 
 
 async def update(api: StreamApi[Shape], config: dict[str, Any]) -> None:
@@ -43,10 +41,7 @@ async def update(api: StreamApi[Shape], config: dict[str, Any]) -> None:
     Raises:
         CommandFailed: the server refuses; the text has the mend.
     """
-    try:
-        await api.update(config)
-    except UpstreamError as error:
-        raise CommandFailed(await _refusal("changed", api, config, error)) from None
+    await _apply("changed", api, config, api.update)
 
 
 async def look_up(api: StreamApi[Shape]) -> StreamState | None:
@@ -55,20 +50,41 @@ async def look_up(api: StreamApi[Shape]) -> StreamState | None:
     Raises:
         CommandFailed: it does not say.
     """
-    try:
-        return await api.info()
-    except UpstreamRefused as error:
-        if error.code == NO_SUCH_STREAM:
+    with explaining("looked at", api.shape.name):
+        try:
+            return await api.info()
+        except UpstreamRefused as error:
+            if error.code != NO_SUCH_STREAM:
+                raise
             return None
-        raise CommandFailed(explained("looked at", api.shape.name, error)) from None
+
+
+@contextmanager
+def explaining(done: str, name: str) -> Iterator[None]:
+    """What NATS refuses within is the command's failure.
+
+    Raises:
+        CommandFailed: instead of `UpstreamError`; the text says what could not be `done` with the stream, and its mend.
+    """
+    try:
+        yield
     except UpstreamError as error:
-        raise CommandFailed(explained("looked at", api.shape.name, error)) from None
+        raise CommandFailed(explained(done, name, error)) from None
+
+
+async def _apply(
+    done: str, api: StreamApi[Shape], config: dict[str, Any], request: Callable[[dict[str, Any]], Awaitable[object]]
+) -> None:
+    try:
+        await request(config)
+    except UpstreamError as error:
+        raise CommandFailed(await _refusal(done, api, config, error)) from None
 
 
 async def _refusal(done: str, api: StreamApi[Shape], config: dict[str, Any], error: UpstreamError) -> str:
     if isinstance(error, UpstreamRefused) and error.code == OVERLAP:
         # Who is in the way is not in the server's words.
-        with contextlib.suppress(UpstreamError):
+        with suppress(UpstreamError):
             found = await overlaps.overlaps(api.asks, api.shape.name, config["subjects"])
             told = [f"{text}: {mend}" for text, mend in overlaps.explained(found, api.shape, new=done == "created")]
             if told:

@@ -71,6 +71,20 @@ class Plan:
     impossible: list[str] = field(default_factory=list)
     regrets: list[str] = field(default_factory=list)
 
+    def compare(self, name: str, before: dict[str, Any], *, anew: str) -> None:
+        """Say what is different from the stream's configuration, and what of that JetStream cannot change.
+
+        Args:
+            name: the stream's.
+            before: its configuration.
+            anew: how it is made anew, the mend of what cannot be changed.
+        """
+        self.changes = _changes(before, self.config)
+        self.impossible = [f"{each}; {anew}" for each in _impossible(name, before)]
+        if before.get("storage", "file") != "file":
+            what = f"stream {name} is in {before['storage']}, and JetStream cannot move an existing stream to file"
+            self.regrets = [f"{what}; {anew}"]
+
 
 def new_config(shape: StreamShape, wishes: Wishes) -> dict[str, Any]:
     """The configuration of a new stream, as wished."""
@@ -98,17 +112,12 @@ def plan_change(shape: StreamShape, config: dict[str, Any], wishes: Wishes) -> P
     # The window may not be longer than events are kept; shorter than ours, retries would be stored twice.
     wanted = max(window, DUPLICATE_WINDOW_NS)
     plan.config["duplicate_window"] = min(wanted, age) if age else wanted
-    plan.changes = changes(config, plan.config)
     anew = f"to have it so, delete the stream with all its events (nats stream rm {shape.name}) and run provision again"
-    plan.impossible = [f"{each}; {anew}" for each in impossible(shape.name, config)]
-    if config.get("storage", "file") != "file":
-        what = f"stream {shape.name} is in {config['storage']}, and JetStream cannot move an existing stream to file"
-        plan.regrets = [f"{what}; {anew}"]
+    plan.compare(shape.name, config, anew=anew)
     return plan
 
 
-def changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
-    """What is different between two configurations."""
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> list[Change]:
     return [Change(key, before.get(key), value) for key, value in sorted(after.items()) if before.get(key) != value]
 
 
@@ -144,7 +153,7 @@ def _wished(config: dict[str, Any], wishes: Wishes) -> Iterable[tuple[str, Any]]
         yield "metadata", {**(config.get("metadata") or {}), EPOCH_KEY: wishes.epoch}
 
 
-def impossible(name: str, config: dict[str, Any]) -> Iterable[str]:
+def _impossible(name: str, config: dict[str, Any]) -> Iterable[str]:
     """What keeps a stream of this configuration from storing what natsgate stores, for good."""
     if config.get("retention") == "workqueue":
         yield f"stream {name} is a work queue, and JetStream cannot make it keep events"

@@ -6,12 +6,12 @@ for all. Reading forward is budgeted per turn, so that a storm of it never holds
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from heapq import heappop, heappush
-from itertools import count
 
 from gateway.core import control
+from gateway.core.ahead import Ahead
+from gateway.core.catch_up import CatchUp
 from gateway.core.control import Control, GapReason
 from gateway.core.fanout import FanOut
 from gateway.core.feed import Audience, Feeds
@@ -20,15 +20,6 @@ from gateway.core.reader import UNPLACED, Place, Reader, unheard
 
 FLUSH_EVENTS = 512
 """Events per fan-out write: bounds what one write hands to a socket."""
-
-SLICE_BYTES = 64 * 1024
-"""What one reader is given before the next one has its turn."""
-
-TURN_BYTES = 512 * 1024
-"""What is read forward, for all readers together, before the loop gets to do something else."""
-
-TURN_COST, SCAN_COST = 256, 32
-"""What a turn, and looking at an event, costs of that budget beside the bytes written."""
 
 FLUSH_BYTES = 1024 * 1024
 """Bytes of events per fan-out."""
@@ -81,11 +72,9 @@ class Hub:
         self.readers: set[Reader] = set()
         self._defer = defer
         self._uncovered = uncovered
-        self._queue: deque[Reader] = deque()
-        self._ahead: list[tuple[int, int, Reader]] = []
-        self._tie = count()
+        self._catch_up = CatchUp(log, self, defer)
+        self._ahead = Ahead()
         self._flush_due = False
-        self._pump_due = False
         self._stalled: list[Reader] = []
 
     @property
@@ -110,7 +99,7 @@ class Hub:
         for reader in self.readers:
             self._settle(reader)
             reader.place = Place.WAITING
-        self._queue.clear()
+        self._catch_up.clear()
         self._ahead.clear()
 
     def advanced(self) -> None:
@@ -199,7 +188,7 @@ class Hub:
         """Write what was read for a READING reader; it stands at `upto` then."""
         reader.cursor = upto
         if data:
-            self._count(reader, "stream", events, len(data))
+            self.wrote(reader, "stream", events, len(data))
             reader.write(data)
 
     def show(self, reader: Reader, data: bytes, events: int) -> None:
@@ -232,6 +221,29 @@ class Hub:
             reader.cursor = cursor
             self._put(reader)
 
+    # The side of those that catch up (see `Course`)
+
+    def hand_on(self, reader: Reader) -> None:
+        """The log alone cannot serve this reader."""
+        reader.place = Place.READING
+        self._uncovered(reader)
+
+    def met_head(self, reader: Reader) -> bool:
+        """A reader that catches up has read what it was to read: it goes live, or waits for its end; else False."""
+        if reader.cursor < self.flushed:
+            return False
+        if self.flushed >= reader.until:
+            self._go_live(reader)
+        else:
+            self._ahead.add(reader, reader.until)
+        return True
+
+    def wrote(self, reader: Reader, source: str, events: int, size: int) -> None:
+        """Count events that a reader read forward, by where from."""
+        reader.replayed += events
+        self.replayed[source] += events
+        self._written(reader, events, size)
+
     # How readers move
 
     def _settle(self, reader: Reader) -> None:
@@ -244,15 +256,13 @@ class Hub:
         if reader.cursor == UNPLACED:
             self._place_first(reader)
         if reader.cursor < 0 or reader.shown is not None:
-            self._hand_on(reader)
+            self.hand_on(reader)
         elif reader.cursor > self.flushed:
-            self._wait_for(reader, reader.cursor)  # another replica was faster: not a gap, only early
+            self._ahead.add(reader, reader.cursor)  # another replica was faster: not a gap, only early
         elif reader.sink.paused:
             reader.place = Place.STALLED
         else:
-            reader.place = Place.BEHIND
-            self._queue.append(reader)
-            self._pump_soon()
+            self._catch_up.add(reader)
 
     def _place_first(self, reader: Reader) -> None:
         """Serve from memory what memory can serve; everything else needs to know more of the stream."""
@@ -267,58 +277,6 @@ class Hub:
             if self.log.base <= sequence <= self.flushed and near:
                 reader.cursor = sequence
                 self.resumed += 1
-
-    def _wait_for(self, reader: Reader, sequence: int) -> None:
-        reader.place = Place.WAITING
-        heappush(self._ahead, (sequence, next(self._tie), reader))
-
-    def _hand_on(self, reader: Reader) -> None:
-        reader.place = Place.READING
-        self._uncovered(reader)
-
-    def _pump_soon(self) -> None:
-        if not self._pump_due:
-            self._pump_due = True
-            self._defer(self.pump)
-
-    def pump(self) -> None:
-        """Let those behind read forward, each a slice, within the turn's budget."""
-        self._pump_due = False
-        self.flush()
-        budget = TURN_BYTES
-        turns = len(self._queue)
-        while turns and budget > 0:
-            turns -= 1
-            reader = self._queue.popleft()
-            if reader.place is Place.BEHIND:
-                budget -= self._read(reader)
-        if self._queue:
-            self._pump_soon()
-
-    def _read(self, reader: Reader) -> int:
-        if reader.cursor < self.log.base:
-            self._hand_on(reader)
-            return TURN_COST
-        taken = self.log.read(reader.feed, reader.cursor, SLICE_BYTES)
-        reader.cursor = taken.upto
-        written = TURN_COST + SCAN_COST * taken.looked_at
-        if taken.events:
-            data = reader.dialect.events(reader.feed, taken.events)
-            for event in taken.events:
-                self.log.charge(event)
-            self.log.evict()
-            written += len(data)
-            self._count(reader, "log", len(taken.events), len(data))
-            reader.write(data)
-        if reader.place is not Place.BEHIND:
-            return written  # the write filled the socket
-        if reader.cursor >= self.flushed >= reader.until:
-            self._go_live(reader)
-        elif reader.cursor >= self.flushed:
-            self._wait_for(reader, reader.until)
-        else:
-            self._queue.append(reader)
-        return written
 
     def _go_live(self, reader: Reader) -> None:
         reader.place = Place.LIVE
@@ -360,10 +318,8 @@ class Hub:
             self.on_flush()
 
     def _wake_ahead(self) -> None:
-        while self._ahead and self._ahead[0][0] <= self.flushed:
-            reader = heappop(self._ahead)[2]
-            if reader.place is Place.WAITING:
-                self._put(reader)
+        for reader in self._ahead.reached(self.flushed):
+            self._put(reader)
 
     def _overrun(self) -> None:
         """More came in one turn than the log holds: the live readers have to read what it let go."""
@@ -372,11 +328,6 @@ class Hub:
                 self._settle(reader)
                 self._put(reader)
         self.flushed = self.log.base
-
-    def _count(self, reader: Reader, source: str, events: int, size: int) -> None:
-        reader.replayed += events
-        self.replayed[source] += events
-        self._written(reader, events, size)
 
     def _written(self, reader: Reader, events: int, size: int) -> None:
         reader.events += events

@@ -16,6 +16,7 @@ from gateway.core.dialect import Dialect
 from gateway.core.guard import Guard
 from gateway.core.reader import Reader, Tally
 from gateway.core.schedule import lifetime_s
+from gateway.transports.arrival import Arrival
 
 if TYPE_CHECKING:
     from gateway.transports.room import Room
@@ -51,14 +52,16 @@ class Connection(asyncio.Protocol):
 
     Concurrency: everything runs in the loop's callbacks; nothing waits.
 
+    Args:
+        room: what all connections share.
+        arrival: how its client came.
+        dialect: how it speaks.
+
     Attributes:
         id: the connection's name, for clients and logs.
-        route: the label of the route it came by.
-        dialect: how it speaks.
-        guard: whose it is, and for how long; None: everybody's, for ever.
+        route, guard, remote: see `Arrival`. The guard changes when the client says anew who it is.
         paused: whether the socket's buffers are full.
         ending: why it is being ended by us; None while it is served.
-        remote: the address that it came from.
         began_at, ends_at: when it was taken over, and when it is sent away for its age (monotonic seconds).
     """
 
@@ -84,17 +87,15 @@ class Connection(asyncio.Protocol):
 
     transport_name = ""
 
-    def __init__(self, room: Room, route: str, dialect: Dialect, guard: Guard | None, remote: str) -> None:
+    def __init__(self, room: Room, arrival: Arrival, dialect: Dialect) -> None:
         self.room = room
-        self.guard = guard
+        self.route, self.guard, self.remote = arrival
         self.dialect = dialect
         self._told_up = True
-        self.route = route
         self.id = room.new_id()
         self.transport: asyncio.Transport | None = None
         self.paused = False
         self.ending: Closing | None = None
-        self.remote = remote
         self.touched_at = self.began_at = room.now()
         self.ends_at = self.began_at + lifetime_s(room.random, room.max_age_s)
         self._deadline = 0.0

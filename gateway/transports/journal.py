@@ -48,26 +48,15 @@ class Journal:
 
     def opened(self, connection: Connection) -> None:
         """A connection begins."""
-        if heard("info") and self._room_for(connection.remote):
-            self._log.info(
-                "connection_opened",
-                connection=connection.id,
-                transport=connection.transport_name,
-                route=connection.route,
-                sub=connection.sub,
-                remote=connection.remote,
-            )
+        if self._may_tell_of(connection):
+            self._log.info("connection_opened", **_named(connection))
 
     def closed(self, connection: Connection, why: Closing, tally: Tally) -> None:
         """A connection ends. `tally`: what it was written."""
-        if heard("info") and self._room_for(connection.remote):
+        if self._may_tell_of(connection):
             self._log.info(
                 "connection_closed",
-                connection=connection.id,
-                transport=connection.transport_name,
-                route=connection.route,
-                sub=connection.sub,
-                remote=connection.remote,
+                **_named(connection),
                 reason=why.reason,
                 seconds=round(self._now() - connection.began_at, 3),
                 events=tally.events,
@@ -82,9 +71,11 @@ class Journal:
         if held is not None:
             self._log.info("request_rejected", reason=reason, remote=remote, held_back=held)
 
-    def _room_for(self, remote: str) -> bool:
-        """Whether there may be one more line about this address now."""
-        key = limit_key(remote)
+    def _may_tell_of(self, connection: Connection) -> bool:
+        """Whether somebody hears it, and there may be one more line about the connection's address now."""
+        if not heard("info"):
+            return False
+        key = limit_key(connection.remote)
         if self._lines < LINES and self._of[key] < LINES_OF_ONE:
             self._lines += 1
             self._of[key] += 1
@@ -118,3 +109,14 @@ class Journal:
         self._lines = self._held_of_others = 0
         self._of.clear()
         self._held.clear()
+
+
+def _named(connection: Connection) -> dict[str, str]:
+    """Which connection it is, as fields of a line."""
+    return {
+        "connection": connection.id,
+        "transport": connection.transport_name,
+        "route": connection.route,
+        "sub": connection.sub,
+        "remote": connection.remote,
+    }

@@ -10,9 +10,10 @@ import orjson
 from gateway.core import control, sse
 from gateway.core.closing import Closing
 from gateway.core.dialect import SSE, SSE_NAMED
-from gateway.core.guard import Entry, Guard
+from gateway.core.guard import Entry
 from gateway.core.reader import Place, Reader
 from gateway.core.schedule import retry_ms
+from gateway.transports.arrival import Arrival
 from gateway.transports.connection import Connection
 from gateway.transports.room import Room
 
@@ -24,9 +25,7 @@ class SseConnection(Connection):
     """Server-Sent Events to one client.
 
     Args:
-        room: what all connections share.
-        route: the label of the route.
-        guard, remote: see `Connection`.
+        room, arrival: see `Connection`.
         entry: what the client asked for and may have, and where it begins.
         named: whether events carry their type as a name.
         headers: further headers of the response.
@@ -39,15 +38,13 @@ class SseConnection(Connection):
     def __init__(
         self,
         room: Room,
-        route: str,
-        guard: Guard | None,
-        remote: str,
+        arrival: Arrival,
         entry: Entry,
         *,
         named: bool,
         headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
-        super().__init__(room, route, SSE_NAMED if named else SSE, guard, remote)
+        super().__init__(room, arrival, SSE_NAMED if named else SSE)
         self._entry: Entry | None = entry
         self._headers = b"".join([b"%b: %b\r\n" % header for header in headers])
         self._reader: Reader | None = None

@@ -15,8 +15,10 @@ from gateway.core.errors import BadRequest, ClientError, Unauthorized, UpstreamE
 from gateway.core.guard import Door, Entry, Guard, Store
 from gateway.core.ops import Auth, Ref, parse_op
 from gateway.core.reader import Reader
+from gateway.transports.arrival import Arrival
 from gateway.transports.room import Room
-from gateway.transports.ws import UNSTORED, WebSocketConnection
+from gateway.transports.ws import WebSocketConnection
+from gateway.transports.ws_frames import UNSTORED
 
 SUBPROTOCOL = "natsgate.raw.v1"
 
@@ -31,24 +33,14 @@ class RawConnection(WebSocketConnection):
     """One raw client.
 
     Args:
-        room, route, guard, remote, door, entry: see `WebSocketConnection`.
+        room, arrival, door, entry: see `WebSocketConnection`.
         control: whether it gets control frames.
     """
 
     __slots__ = ("_control", "_granted", "_store", "_tasks")
 
-    def __init__(
-        self,
-        room: Room,
-        route: str,
-        guard: Guard | None,
-        remote: str,
-        door: Door,
-        entry: Entry | None,
-        *,
-        control: bool,
-    ) -> None:
-        super().__init__(room, route, RAW_WITH_CONTROL if control else RAW, guard, remote, door, entry)
+    def __init__(self, room: Room, arrival: Arrival, door: Door, entry: Entry | None, *, control: bool) -> None:
+        super().__init__(room, arrival, RAW_WITH_CONTROL if control else RAW, door, entry)
         self._control = control
         self._granted = False
         self._store: Store | None = None

@@ -11,6 +11,7 @@ from gateway.core.errors import ClientError, ComeBack
 from gateway.core.ops import error_reply, hello
 from gateway.core.reader import Reader
 from gateway.core.schedule import retry_ms
+from gateway.transports.arrival import Arrival
 from gateway.transports.connection import Connection
 from gateway.transports.room import Room
 
@@ -19,7 +20,7 @@ class RefusedConnection(Connection):
     """Says `closing`, where its dialect has a word for it, and closes.
 
     Args:
-        room, route, dialect, remote: see `Connection`.
+        room, arrival, dialect: see `Connection`.
         error: what it is closed for; its `closing` is the reason.
     """
 
@@ -27,8 +28,8 @@ class RefusedConnection(Connection):
 
     transport_name = "ws"
 
-    def __init__(self, room: Room, route: str, dialect: Dialect, remote: str, error: ClientError) -> None:
-        super().__init__(room, route, dialect, None, remote)
+    def __init__(self, room: Room, arrival: Arrival, dialect: Dialect, error: ClientError) -> None:
+        super().__init__(room, arrival, dialect)
         self._error = error
 
     def admitted(self) -> Closing | None:

@@ -7,6 +7,7 @@ from gateway.core.errors import BadRequest, ClientError, Unauthorized
 from gateway.core.guard import Door, Entry, Guard
 from gateway.core.ops import Auth, BadOp, Op, Ping, Ref, Subscribe, Unsubscribe, error_reply, hello, parse_op, reply
 from gateway.core.subjects import feed_name
+from gateway.transports.arrival import Arrival
 from gateway.transports.room import Room
 from gateway.transports.ws import WebSocketConnection
 
@@ -21,24 +22,16 @@ class V1Connection(WebSocketConnection):
     """One `natsgate.v1` client.
 
     Args:
-        room, route, guard, remote, door, entry: see `WebSocketConnection`.
+        room, arrival, door, entry: see `WebSocketConnection`.
         max_subscriptions: the most feeds at a time; 0 means no limit.
     """
 
     __slots__ = ("_granted", "_max_subscriptions", "_ref")
 
     def __init__(
-        self,
-        room: Room,
-        route: str,
-        guard: Guard | None,
-        remote: str,
-        door: Door,
-        entry: Entry | None,
-        *,
-        max_subscriptions: int,
+        self, room: Room, arrival: Arrival, door: Door, entry: Entry | None, *, max_subscriptions: int
     ) -> None:
-        super().__init__(room, route, ENVELOPE, guard, remote, door, entry)
+        super().__init__(room, arrival, ENVELOPE, door, entry)
         self._ref: Ref = None
         self._granted = ""
         self._max_subscriptions = max_subscriptions

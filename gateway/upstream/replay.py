@@ -15,16 +15,14 @@ from typing import NamedTuple
 from gateway.core.closing import Closing
 from gateway.core.control import GapReason
 from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
-from gateway.core.event import Event
-from gateway.core.feed import Feed
 from gateway.core.hub import Hub
-from gateway.core.index import Topic
 from gateway.core.reader import AHEAD, OTHER_LIFE, UNPLACED, Opening, Place, Reader
 from gateway.core.stream import StreamState
-from gateway.core.subjects import widest
 from gateway.logs import Logger, Seldom
 from gateway.upstream.answers import Answers
-from gateway.upstream.reads import Lagging, Part, Stored, StreamReads
+from gateway.upstream.past_events import PastEvents
+from gateway.upstream.ranges import PAUSE_EVERY, Ranges
+from gateway.upstream.reads import Lagging, Stored, StreamReads
 
 JOBS = 3
 """Groups of readers that are served at a time."""
@@ -32,17 +30,8 @@ JOBS = 3
 RETRY_S = 0.5
 """How long readers wait when NATS did not answer."""
 
-SCAN_US, REQUEST_US, TRANSFER_US = 0.15, 1000.0, 5.0
-"""What a read costs, in microseconds: the server's scan per stream message, a filter's requests, a message taken."""
-
 REFUSALS = 20
 """How often what one reader asks may be refused before its connection is ended."""
-
-PARTS_A_TURN = 16
-"""Parts of a range that are read before others have their turn."""
-
-PAUSE_EVERY = 200
-"""Readers that are written to before the loop gets to do something else."""
 
 
 class Missing(NamedTuple):
@@ -70,6 +59,7 @@ class Replay:
         log: for faults.
 
     Attributes:
+        past: makes events of what was read.
         outcomes: how readers were served from the stream: `done`, `gap`, `snapshot`, `retried`.
     """
 
@@ -87,7 +77,7 @@ class Replay:
         self._reads = reads
         self._usable = usable
         self.snapshot_limit = snapshot_limit
-        self.max_event_bytes = max_event_bytes
+        self.past = PastEvents(hub.log, max_event_bytes)
         self._log = log
         self._seldom = Seldom(asyncio.get_running_loop().time)
         self._waiting: set[Reader] = set()
@@ -96,6 +86,7 @@ class Replay:
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(JOBS)
         self.outcomes: Counter[str] = Counter()
+        self._ranges = Ranges(hub, reads, self.past, self.outcomes)
 
     def take(self, reader: Reader) -> None:
         """A reader has become READING."""
@@ -171,7 +162,7 @@ class Replay:
                 self._refused(reader)
             if life != hub.life:
                 return
-        await self._read(reading, life)
+        await self._ranges.read(reading, life)
         if refused is not None:
             raise refused
 
@@ -235,7 +226,7 @@ class Replay:
             self._tell(reader, missing, initial.upto, snapshot=True)
             if reader.place is not Place.READING:
                 return  # a connection that cannot go on with a gap has ended
-        events = self._events([Stored(0, b"", payload, b"") for payload in initial.events])
+        events = self.past.of([Stored(0, b"", payload, b"") for payload in initial.events])
         hub.show(reader, reader.dialect.snapshot(reader.feed, events) if events else b"", len(events))
         self.outcomes["snapshot"] += 1
         hub.shown(reader, initial.upto)
@@ -259,7 +250,7 @@ class Replay:
                 if reader.place is not Place.READING:
                     return  # a connection that cannot go on with a gap has ended
             if reader.dialect not in page.encoded:
-                events = self._events(page.messages)
+                events = self.past.of(page.messages)
                 data = reader.dialect.snapshot(reader.feed, events) if events else b""
                 page.encoded[reader.dialect] = (data, len(events))
             last = page.messages[-1].sequence if page.messages else after
@@ -299,94 +290,3 @@ class Replay:
         if limited and await answers.more_than(limit, reader.feed, kept, hub.flushed):
             return cursor, Missing("too_far", cursor, hub.flushed)
         return cursor, Missing("expired", cursor, kept) if kept > cursor else None
-
-    # Reading ranges
-
-    async def _read(self, readers: list[Reader], life: int) -> None:
-        """Read from the stream up to where the log begins, whichever way costs less."""
-        by_feed: dict[Feed, list[Reader]] = {}
-        for reader in readers:
-            by_feed.setdefault(reader.feed, []).append(reader)
-        if not by_feed:
-            return
-        base = self._hub.log.base
-        whole = (base - min(reader.cursor for reader in readers)) * (SCAN_US + TRANSFER_US)
-        filtered = sum(
-            len(widest(feed.filters)) * (REQUEST_US + SCAN_US * (base - min(reader.cursor for reader in group)))
-            for feed, group in by_feed.items()
-        )
-        if whole < filtered:
-            await self._range((">",), readers, life)
-        else:
-            for feed, group in by_feed.items():
-                if life != self._hub.life:
-                    return
-                await self._range(tuple(each.text for each in widest(feed.filters)), group, life)
-
-    async def _range(self, patterns: tuple[str, ...], readers: list[Reader], life: int) -> None:
-        hub = self._hub
-        position = min(reader.cursor for reader in readers)
-        parts = 0
-        async for part in self._reads.forward(patterns, position, hub.log.base):
-            if life != hub.life:
-                return
-            await self._hand_out(part, readers, position)
-            # Whoever missed this part, since its socket was full, is no longer of this range, wherever it stands now.
-            position = part.upto
-            readers = [reader for reader in readers if reader.place is Place.READING and reader.cursor >= position]
-            parts += 1
-            if not readers or life != hub.life or parts == PARTS_A_TURN:
-                return
-        for reader in readers:
-            self.outcomes["done"] += 1
-            hub.brought(reader, reader.cursor)
-
-    async def _hand_out(self, part: Part, readers: list[Reader], position: int) -> None:
-        hub, life = self._hub, self._hub.life
-        wanted: dict[Feed, list[Event]] = {}
-        for event in self._events(part.messages):
-            for feed in hub.feeds.tree.feeds_of(event.topic):
-                wanted.setdefault(feed, []).append(event)
-        encoded: dict[tuple[int, int, int], tuple[bytes, int]] = {}
-        for number, reader in enumerate(readers):
-            if number % PAUSE_EVERY == PAUSE_EVERY - 1:
-                await asyncio.sleep(0)
-                if life != hub.life:
-                    return
-            if not (position <= reader.cursor < part.upto and hub.takes(reader)):
-                continue
-            if reader.cursor < part.floor and not self._purged(reader, part.floor):
-                continue
-            key = (id(reader.feed), id(reader.dialect), reader.cursor)
-            if key not in encoded:
-                events = [event for event in wanted.get(reader.feed, ()) if event.seq > reader.cursor]
-                encoded[key] = (reader.dialect.events(reader.feed, events) if events else b"", len(events))
-            hub.give(reader, *encoded[key], part.upto)
-
-    def _purged(self, reader: Reader, floor: int) -> bool:
-        """What lies below `floor` was purged while it was read; whether the reader goes on from there at once."""
-        hub = self._hub
-        if reader.start.snapshot:
-            return False  # it is looked at again: its gap brings a snapshot
-        if reader.announced or reader.start.cursor is not None or reader.replayed:
-            self.outcomes["gap"] += 1
-            hub.gap(reader, "expired", floor)
-        else:
-            reader.cursor = floor  # it asked for what is kept, and was told nothing yet
-        return reader.place is Place.READING
-
-    def _events(self, messages: list[Stored]) -> list[Event]:
-        """Events of stored messages, for readers only: the log does not keep them."""
-        topics: dict[bytes, Topic] = {}
-        events = []
-        for message in messages:
-            if self.max_event_bytes and len(message.payload) > self.max_event_bytes:
-                continue
-            topic = topics.get(message.subject)
-            if topic is None:
-                topic = topics[message.subject] = Topic(message.subject)
-            event = Event(message.sequence, topic, message.payload, self._hub.log.prefix)
-            event.checked()  # not counted: each replica that was listening did, when it was live
-            if event.good:
-                events.append(event)
-        return events

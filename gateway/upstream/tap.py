@@ -1,4 +1,4 @@
-"""The tap: feeds the log while anybody reads, and knows whether NATS and the stream are usable.
+"""The tap: feeds the log while anybody reads, and finds out whether NATS and the stream are usable.
 
 It is one subscription to everything that the stream republishes. The first reader opens it; it closes some seconds
 after the last one left. Opening it takes a request on the same connection: its answer proves that the subscription
@@ -14,18 +14,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
-from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
-from gateway.core.event import OVERHEAD_BYTES
+from gateway.core.errors import UpstreamError
 from gateway.core.hub import Hub
 from gateway.core.intake import Hole, Intake
 from gateway.core.reader import AHEAD, OTHER_LIFE
-from gateway.core.stream import JETSTREAM_OFF, NO_SUCH_STREAM, StreamShape, StreamState
+from gateway.core.stream import StreamShape, StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.api import StreamApi
+from gateway.upstream.availability import Availability
 from gateway.upstream.connection import NatsConnection, Subscribed
 from gateway.upstream.reads import StreamReads
+from gateway.upstream.refill import Refill
 
 UNUSABLE_CHECK_S = 1.0
 """How often a stream that is not usable is looked at again."""
@@ -36,21 +36,12 @@ WATCH_S = 5.0
 GRACE_S = 0.3
 """What a live message may take behind the leader's word that it exists."""
 
-FILL_EVENTS = 200_000
-"""The most events that are read into the log to fill a hole. Behind more than that, the log begins anew further up, and
-readers that stood before it read the stream, filtered."""
-
 ASKED_AGAIN = 4
 """How often the leader is asked before its word is taken against a live message or the log: a new leader may lag."""
 
-WARM_EVENTS = 60_000
-"""The most events that are read to warm the log: the first clients wait for it, about a second for this many."""
-
-_MEND = "check NATSGATE_NATS_URL, the login (NATSGATE_NATS_*), and that nats-server runs"
-
 
 class Tap:
-    """The one subscription, its life and its health.
+    """The one subscription, and its life.
 
     Concurrency: one task runs `run`; all other methods are called from the loop and return at once.
 
@@ -60,14 +51,12 @@ class Tap:
         reads: reads of the stream, on another connection.
         hub: whose readers decide whether the tap is open.
         intake: where messages go.
+        availability: what it finds out about NATS and the stream.
         linger_s: how long it stays open after the last reader left.
         warm_s: how much of the stream is read into the log when it opens.
         log: for lines about NATS and the stream.
 
     Attributes:
-        usable: set while NATS and the stream can be used.
-        usable_once: whether they could be used at some time since the start.
-        reasons: why they cannot be used now, each with its mend.
         repaired: holes that were filled, by what found them.
     """
 
@@ -78,6 +67,7 @@ class Tap:
         reads: StreamReads,
         hub: Hub,
         intake: Intake,
+        availability: Availability,
         *,
         linger_s: float,
         warm_s: float,
@@ -88,6 +78,8 @@ class Tap:
         self._reads = reads
         self._hub = hub
         self._intake = intake
+        self._availability = availability
+        self._refill = Refill(reads, hub, intake)
         self.linger_s = linger_s
         self.warm_s = warm_s
         self._log = log
@@ -101,28 +93,13 @@ class Tap:
         self._repeated = 0
         self._examined = 0
         self.repaired: Counter[str] = Counter()
-        self.usable = asyncio.Event()
-        self.usable_once = False
-        self.reasons = ["NATS is not connected yet"]
 
     # What happens to it
 
     def nats_changed(self, up: bool) -> None:
         """The NATS connection came or went."""
-        if up:
-            self._log.info("nats_connected", server=self._nats.server)
-        else:
-            self._log.warning("nats_disconnected")
-            self._unusable(["NATS is not connected"])
+        self._availability.nats_changed(up)
         self._wake.set()
-
-    def nats_trouble(self, event: str, fields: dict[str, object]) -> None:
-        """Something went wrong on the NATS connection; it mends itself, the log says what it was."""
-        held = self._seldom.due(event)
-        if held is not None:
-            self._log.warning(event, **fields, held_back=held)
-        if not self._nats.connected:
-            self.reasons = [f"NATS is not connected: {self._nats.last_error}; {_MEND}"]
 
     def wake(self) -> None:
         """Something changed that it may have waited for."""
@@ -164,33 +141,33 @@ class Tap:
             except TimeoutError:
                 pass  # the time itself is the reason to look
             self._wake.clear()
-            if not self._nats.connected or not (self.usable.is_set() or self._reads.connected):
+            if not self._nats.connected or not (self._availability.usable.is_set() or self._reads.connected):
                 continue  # whichever connection comes up wakes us
             try:
                 await self._step()
             except UpstreamError as error:
-                self._unusable([self._explained(error)])
+                self._availability.failed(error)
             except Exception as error:  # a fault of ours: said loudly, and tried again a second later
                 self._log.error("tap_failed", exc_info=error)
-                self._unusable([f"a fault in natsgate: {type(error).__name__}; see the log"])
+                self._availability.unusable([f"a fault in natsgate: {type(error).__name__}; see the log"])
 
     def _next_step_s(self) -> float | None:
         if not self._nats.connected:
             return None
-        if not self.usable.is_set():
+        if not self._availability.usable.is_set():
             return UNUSABLE_CHECK_S
         due = [at for at in (self._close_at, self._watched_at + WATCH_S if self._open else None) if at is not None]
         return max(0.0, min(due) - self._now()) if due else None
 
     async def _step(self) -> None:
-        if not self.usable.is_set():
+        if not self._availability.usable.is_set():
             state = await self._api.info()
-            self._examine(state)
-            if self.usable.is_set() and self._open is not None:
+            self._availability.examine(state)
+            if self._availability.usable.is_set() and self._open is not None:
                 self._intake.hold()
                 if not await self._went_back(state):
                     await self._mend(Hole(self._hub.log.head, state.last + 1), "reconnect")
-        if not self.usable.is_set():
+        if not self._availability.usable.is_set():
             return
         if self._open is None:
             if self._hub.readers:
@@ -207,8 +184,8 @@ class Tap:
         subscribed = await self._nats.tap(f"{self._api.shape.live_prefix}.>", self._receive)
         try:
             state = await self._api.info()
-            self._hub.log.reset(state.incarnation, await self._warm_from(state))
-            await self._fill(state.last)
+            self._hub.log.reset(state.incarnation, await self._refill.warm_from(state, self.warm_s))
+            await self._refill.upto(state.last)
         except BaseException:
             await self._nats.untap(subscribed)
             raise
@@ -312,10 +289,10 @@ class Tap:
             self._intake.refuse_beyond(state.last, held)
             until = min(hole.before - 1, state.last)
             if log.head < until:
-                floor = max(state.first - 1, until - self._fill_most(state))
+                floor = max(state.first - 1, until - self._refill.most(state))
                 if floor > log.head:
-                    self._begin_at(floor)  # gone, or too much to read for everybody
-                await self._fill(until)
+                    self._refill.begin_at(floor)  # gone, or too much to read for everybody
+                await self._refill.upto(until)
                 self.repaired[found_by] += 1
                 self._log.info("hole_repaired", found_by=found_by, after=hole.after, upto=until)
             hole = None
@@ -333,68 +310,3 @@ class Tap:
                 break
             await asyncio.sleep(GRACE_S / 3)
         return state, held
-
-    async def _fill(self, until: int) -> None:
-        """Read from the stream what lies between the log's head and `until`."""
-        log = self._hub.log
-        async for part in self._reads.forward((">",), log.head, until):
-            if part.floor > log.head:
-                self._begin_at(part.floor)  # purged while it was read
-            for message in part.messages:
-                self._intake.fill(*message, counted=self._hub.open)
-            log.skip(part.upto)
-            if self._hub.open:
-                self._hub.flush()
-
-    def _begin_at(self, floor: int) -> None:
-        """Begin the log anew further up: whoever stood before reads the stream, filtered, or gets a gap."""
-        log = self._hub.log
-        if self._hub.open:
-            self._hub.flush()
-        log.reset(log.incarnation, floor)
-        if self._hub.open:
-            self._hub.rebased()
-
-    def _fill_most(self, state: StreamState) -> int:
-        """How many events the log can hold, going by the stream's average, and no more than `FILL_EVENTS`."""
-        average = OVERHEAD_BYTES + state.bytes // max(1, state.messages)
-        return max(1, min(FILL_EVENTS, self._hub.log.limit_bytes // average))
-
-    async def _warm_from(self, state: StreamState) -> int:
-        """The position from which the log is warmed."""
-        if not self.warm_s or state.last < state.first:
-            return state.last
-        begin = datetime.now(UTC) - timedelta(seconds=self.warm_s)
-        batch = await self._reads.since(begin.isoformat().replace("+00:00", "Z"), ">")
-        if not batch.messages:
-            return state.last
-        most = min(WARM_EVENTS, self._fill_most(state))
-        return min(state.last, max(batch.messages[0].sequence - 1, state.last - most))
-
-    # Health
-
-    def _examine(self, state: StreamState) -> None:
-        problems = self._api.shape.problems(state.config)
-        if problems:
-            self._unusable(problems)
-            return
-        self.reasons = []
-        self.usable_once = True
-        self.usable.set()
-        self._log.info("stream_usable", stream=self._api.shape.name, last=state.last)
-
-    def _unusable(self, reasons: list[str]) -> None:
-        self.usable.clear()
-        if reasons != self.reasons:
-            self.reasons = reasons
-            self._log.warning("not_usable", reasons=reasons)
-
-    def _explained(self, error: UpstreamError) -> str:
-        name = self._api.shape.name
-        if isinstance(error, UpstreamRefused) and error.code == NO_SUCH_STREAM:
-            return f"there is no stream {name}; run: natsgate provision"
-        if isinstance(error, UpstreamRefused) and error.code == JETSTREAM_OFF:
-            return "this NATS account has no JetStream; enable it in the nats-server configuration: jetstream { }"
-        if isinstance(error, UpstreamAway) and not self._nats.connected:
-            return f"NATS is not connected: {self._nats.last_error}; {_MEND}"
-        return str(error)

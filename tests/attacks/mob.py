@@ -129,7 +129,7 @@ class Mob:
         """Wait until all of them are closed by the other side; how many are."""
         until = time.monotonic() + timeout_s
         while (ended := self.ended()) < len(self.sockets) and time.monotonic() < until:
-            time.sleep(0.2)
+            time.sleep(0.2)  # between two looks at all of them
         return ended
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ from tests.support.eventually import eventually
 from tests.support.gateway import Gateway
 
 LOOK_S = 0.05
+"""How often is looked at what the gateway takes."""
+
 MIB = 2**20
 LEFT_MIB = 32
 """What a process may keep of the memory that an attack took: its allocator's free pieces, for the next ones."""

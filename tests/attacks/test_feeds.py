@@ -47,7 +47,7 @@ async def test_a_thousand_feeds_with_the_most_filters(make_scene: MakeScene, nc:
         readings = [asyncio.create_task(read_events(board, FEEDS * EVENTS)) for board in boards]
         for _ in range(EVENTS):
             await burst(nc, "ci.attack.x", ["{}"])
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # the rhythm of the events; nothing waits for it
         await asyncio.wait_for(asyncio.gather(*readings), 60)
 
 
@@ -110,7 +110,7 @@ class Churn:
             try:
                 while not reading.done():
                     await board.send(self._frames)
-                    await asyncio.sleep(0.005)
+                    await asyncio.sleep(0.005)  # the rate of the flood
             finally:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)

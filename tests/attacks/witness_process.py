@@ -25,6 +25,8 @@ EACH = 4
 """Clients of each transport."""
 
 PAUSE_S = 0.02
+"""Between two events."""
+
 NEWCOMER_S = 0.25
 """How often somebody new comes, looks whether it is served, and goes."""
 

@@ -5,34 +5,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from nats.aio.client import Client
 
+from tests.conftest import ShareGateway
 from tests.support.crowd import Crowd
 from tests.support.eventually import eventually
 from tests.support.flow import Flow
 from tests.support.follower import Follower, assert_same
 from tests.support.gateway import Gateway
-from tests.support.nats_server import NatsServer
 from tests.support.producer import flood
 from tests.support.sse import SseClient
 from tests.support.stored import sequence_of, stored
 from tests.support.tickets import get_ticket
-from tests.support.tokens import SECRET, bearer, claims, sign, token
+from tests.support.tokens import JWT, bearer, claims, sign, token
 from tests.support.ws import ws_client
 
 STREAMS = 200
 
 
 @pytest.fixture(scope="module")
-def strict(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def strict(share_gateway: ShareGateway) -> Gateway:
     """A gateway for which no clock is wrong: what has expired is refused at once."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET, "JWT_LEEWAY_S": 0, "MAX_CONNECTIONS_PER_SUB": 0}
-    with Gateway(tmp_path_factory.mktemp("strict"), nats_server.url, settings) as running:
-        running.wait_ready()
-        yield running
+    return share_gateway(JWT | {"JWT_LEEWAY_S": 0, "MAX_CONNECTIONS_PER_SUB": 0})
 
 
 async def test_both_transports_end_with_the_token(strict: Gateway, own_id: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import nats
 import pytest
@@ -19,16 +18,9 @@ from tests.support.tcp import TcpStream
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A nats-server without any stream."""
-    async with NatsServer(tmp_path / "nats") as running:
-        yield running
-
-
-@pytest.fixture
-async def nc(server: NatsServer) -> AsyncIterator[Client]:
+async def nc(bare_nats: NatsServer) -> AsyncIterator[Client]:
     """A client of the server."""
-    client = await nats.connect(server.url)
+    client = await nats.connect(bare_nats.url)
     yield client
     await client.close()
 
@@ -81,7 +73,7 @@ async def publish_raw(server: NatsServer, messages: list[tuple[bytes, bytes, byt
         await tcp.read_until(b"PONG\r\n")
 
 
-async def test_hostile_keys_and_headers(server: NatsServer, nc: Client) -> None:
+async def test_hostile_keys_and_headers(bare_nats: NatsServer, nc: Client) -> None:
     """Keys of nobody are passed over, and forged headers change nothing: live and read, each entry has the time that
     its value says."""
     kv = await make_bucket(nc)
@@ -91,13 +83,13 @@ async def test_hostile_keys_and_headers(server: NatsServer, nc: Client) -> None:
     expected = {f"h{n}": 100.0 for n in range(len(HEADERS))} | {"first": 1.0, "last": 2.0}
     await kv.put("first", b"1")
     with capture_logs() as logs:
-        async with Following(server.url) as replica:
+        async with Following(bare_nats.url) as replica:
             await replica.loaded()
-            await publish_raw(server, hostile)
+            await publish_raw(bare_nats, hostile)
             await kv.put("last", b"2")
             await replica.holds(expected)
             await replica.until(lambda: not replica.revocations.ledger.heard_bytes, "all of it was read, too")
-        async with Following(server.url) as again:
+        async with Following(bare_nats.url) as again:
             await again.loaded()
             await again.holds(expected, timeout_s=0.5)
             assert replica.nats.reconnects == again.nats.reconnects == 0
@@ -123,7 +115,7 @@ VALUES = [
 ]
 
 
-async def test_a_value_that_is_no_time_counts_from_when_it_was_stored(server: NatsServer, nc: Client) -> None:
+async def test_a_value_that_is_no_time_counts_from_when_it_was_stored(bare_nats: NatsServer, nc: Client) -> None:
     """Whoever wrote it meant to revoke. It is logged, with the key and without the value, and not one by one."""
     kv = await make_bucket(nc)
     for n, value in enumerate(VALUES):
@@ -134,7 +126,7 @@ async def test_a_value_that_is_no_time_counts_from_when_it_was_stored(server: Na
         assert message.time is not None
         stored[f"v{n}"] = message.time.timestamp()
     with capture_logs() as logs:
-        async with Following(server.url) as replica:
+        async with Following(bare_nats.url) as replica:
             await replica.until(lambda: len(replica.table) == len(VALUES), "all are revoked")
             for sub, at in stored.items():
                 not_before = replica.table.not_before(sub)
@@ -150,11 +142,11 @@ async def test_a_value_that_is_no_time_counts_from_when_it_was_stored(server: Na
     assert "shibboleth" not in str(logs)
 
 
-async def test_a_flood_of_live_messages_is_bounded(server: NatsServer, nc: Client) -> None:
+async def test_a_flood_of_live_messages_is_bounded(bare_nats: NatsServer, nc: Client) -> None:
     """Puts that nobody stores fill a bounded memory, and no more; the bucket's own entries are followed beside them."""
     kv = await make_bucket(nc)
     wrong = {"Nats-Expected-Last-Subject-Sequence": "77"}
-    async with Following(server.url) as replica:
+    async with Following(bare_nats.url) as replica:
         await replica.loaded()
         for n in range(8000):
             await nc.publish(f"{PREFIX}{n:0200d}", b"5", headers=wrong)

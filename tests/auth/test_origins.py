@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
 from gateway.core.errors import ConfigError
 from gateway.settings import load_settings
+from tests.conftest import ShareGateway
 from tests.support.command import natsgate
 from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import HttpReply, fetch_async
-from tests.support.nats_server import NatsServer
 from tests.support.raw_ws import RawWebSocket
 from tests.support.sse import SseClient
-from tests.support.tokens import SECRET, bearer, token
+from tests.support.tokens import JWT, SECRET, bearer, token
 
 APP = "https://app.example.com"
 FOREIGN = "https://evil.example"
@@ -30,16 +30,9 @@ ROUTES = routes(
 
 
 @pytest.fixture(scope="module")
-def paged(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def paged(share_gateway: ShareGateway) -> Gateway:
     """A gateway that allows one origin, spelled as people do, and one with a port."""
-    settings = {
-        "AUTH": "jwt",
-        "JWT_SECRET": SECRET,
-        "ALLOWED_ORIGINS": "HTTPS://App.example.com:443, http://localhost:3000",
-    }
-    with Gateway(tmp_path_factory.mktemp("paged"), nats_server.url, settings, config=ROUTES) as running:
-        running.wait_ready()
-        yield running
+    return share_gateway(JWT | {"ALLOWED_ORIGINS": "HTTPS://App.example.com:443, http://localhost:3000"}, ROUTES)
 
 
 @pytest.fixture
@@ -230,12 +223,9 @@ def carry(texts: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def lenient(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def lenient(share_gateway: ShareGateway) -> Gateway:
     """A gateway that takes tokens by every carrier."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET, "ALLOW_ACCESS_TOKEN": "true"}
-    with Gateway(tmp_path_factory.mktemp("lenient"), nats_server.url, settings) as running:
-        running.wait_ready()
-        yield running
+    return share_gateway(JWT | {"ALLOW_ACCESS_TOKEN": "true"})
 
 
 @pytest.mark.parametrize("first", NAMES)

@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 from nats.aio.client import Client
 
+from tests.auth.boards import RAW_BOARD
+from tests.conftest import ShareGateway
 from tests.support.eventually import eventually
 from tests.support.gateway import Gateway, routes
-from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
 from tests.support.raw_ws import CLOSE, Frame, RawWebSocket, encode_frame, encode_text
 from tests.support.stored import stored
-from tests.support.tokens import SECRET, bearer, token
-
-BOARD = [
-    'name = "board"',
-    'path = "/boards/{project_id}"',
-    'transports = ["ws"]',
-    'subjects = ["project.{project_id}.>"]',
-    'framing = "raw"',
-    'publish = "inbox.project.{project_id}.{type}"',
-]
+from tests.support.tokens import JWT, bearer, token
 
 
 @pytest.fixture(scope="module")
-def boards(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def boards(share_gateway: ShareGateway) -> Gateway:
     """A gateway with AUTH=jwt and a raw route that takes messages."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET}
-    with Gateway(tmp_path_factory.mktemp("boards"), nats_server.url, settings, config=routes(BOARD)) as running:
-        running.wait_ready()
-        yield running
+    return share_gateway(JWT, routes(RAW_BOARD))
 
 
 @asynccontextmanager

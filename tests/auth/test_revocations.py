@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import nats
 import pytest
@@ -21,23 +20,16 @@ from tests.support.nats_server import NatsServer
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A nats-server without any stream."""
-    async with NatsServer(tmp_path / "nats") as running:
-        yield running
-
-
-@pytest.fixture
-async def proxy(server: NatsServer) -> AsyncIterator[NatsProxy]:
+async def proxy(bare_nats: NatsServer) -> AsyncIterator[NatsProxy]:
     """The way to it that can be cut, held, and made to lose what is written to the bucket."""
-    async with NatsProxy(server.port, prefix="$KV.") as running:
+    async with NatsProxy(bare_nats.port, prefix="$KV.") as running:
         yield running
 
 
 @pytest.fixture
-async def nc(server: NatsServer) -> AsyncIterator[Client]:
+async def nc(bare_nats: NatsServer) -> AsyncIterator[Client]:
     """A client of the server that is not cut."""
-    client = await nats.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
+    client = await nats.connect(bare_nats.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
     yield client
     await client.close()
 
@@ -55,11 +47,11 @@ async def put_all(kv: KeyValue, times: dict[str, float]) -> None:
         await asyncio.gather(*(kv.put(key, b"%d" % time) for key, time in piece))
 
 
-async def test_it_follows_an_ordinary_kv_client(server: NatsServer, nc: Client) -> None:
+async def test_it_follows_an_ordinary_kv_client(bare_nats: NatsServer, nc: Client) -> None:
     """What nats-py's KV client puts, deletes and purges; both forms of a time; keys that are encoded."""
     kv = await make_bucket(nc)
     await kv.put("before", b"50")
-    async with Following(server.url) as replica:
+    async with Following(bare_nats.url) as replica:
         await replica.holds({"before": 50.0})
         await kv.put("alice", b"2026-01-31T12:00:00Z")
         await kv.put("owner=2Frepo", b"1767225600.5")
@@ -73,10 +65,10 @@ async def test_it_follows_an_ordinary_kv_client(server: NatsServer, nc: Client) 
         await replica.holds({"alice": 100.0, "before": 60.0})
 
 
-async def test_it_is_told_at_once(server: NatsServer, nc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_told_at_once(bare_nats: NatsServer, nc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A revocation comes over the live path: no reading is needed for it."""
     kv = await make_bucket(nc)
-    async with Following(server.url) as replica:
+    async with Following(bare_nats.url) as replica:
         await replica.loaded()
         monkeypatch.setattr(revocations, "LIVE_S", 3600.0)
         monkeypatch.setattr(revocations, "WATCH_S", 3600.0)
@@ -85,9 +77,9 @@ async def test_it_is_told_at_once(server: NatsServer, nc: Client, monkeypatch: p
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_without_a_bucket_nobody_is_revoked(server: NatsServer, nc: Client) -> None:
+async def test_without_a_bucket_nobody_is_revoked(bare_nats: NatsServer, nc: Client) -> None:
     """That is an answer, too; a bucket that is made later is found without a restart."""
-    async with Following(server.url) as replica:
+    async with Following(bare_nats.url) as replica:
         await replica.loaded()
         assert replica.revocations.reasons == []
         kv = await make_bucket(nc)
@@ -96,7 +88,7 @@ async def test_without_a_bucket_nobody_is_revoked(server: NatsServer, nc: Client
 
 
 @pytest.mark.parametrize("history", [1, 5])
-async def test_a_bucket_of_several_pages(server: NatsServer, nc: Client, history: int) -> None:
+async def test_a_bucket_of_several_pages(bare_nats: NatsServer, nc: Client, history: int) -> None:
     """3,000 entries, some of them rewritten, deleted, purged and compacted away: all of them are known at the start."""
     kv = await make_bucket(nc, max_msgs_per_subject=history)
     times = {f"user-{n}": float(n) for n in range(3000)}
@@ -106,7 +98,7 @@ async def test_a_bucket_of_several_pages(server: NatsServer, nc: Client, history
         await (kv.delete if n % 2 else kv.purge)(f"user-{n}")
     await kv.purge_deletes(olderthan=-1)
     expected = {key: time + 5000 * (time % 3 == 0) for key, time in times.items() if time >= 40}
-    async with Following(server.url) as replica:
+    async with Following(bare_nats.url) as replica:
         await replica.loaded()
         await replica.holds(expected, timeout_s=1)
         await kv.delete("user-77")
@@ -114,7 +106,7 @@ async def test_a_bucket_of_several_pages(server: NatsServer, nc: Client, history
         await replica.holds(expected)
 
 
-async def test_what_happened_while_nats_was_gone(server: NatsServer, proxy: NatsProxy, nc: Client) -> None:
+async def test_what_happened_while_nats_was_gone(bare_nats: NatsServer, proxy: NatsProxy, nc: Client) -> None:
     """Cut off, and the server killed and restarted: what was put, moved and deleted meanwhile counts on return."""
     kv = await make_bucket(nc)
     await put_all(kv, {"alice": 100, "bob": 200, "carol": 300})
@@ -122,7 +114,7 @@ async def test_what_happened_while_nats_was_gone(server: NatsServer, proxy: Nats
         await replica.holds({"alice": 100.0, "bob": 200.0, "carol": 300.0})
         proxy.hold()
         proxy.cut()
-        await asyncio.to_thread(server.restart)
+        await asyncio.to_thread(bare_nats.restart)
         await nc.flush(timeout=10)
         await kv.delete("alice")
         await kv.put("bob", b"250")
@@ -134,7 +126,7 @@ async def test_what_happened_while_nats_was_gone(server: NatsServer, proxy: Nats
         await replica.holds({"bob": 250.0, "dave": 400.0})
 
 
-async def test_what_the_live_path_drops_is_found_by_asking(server: NatsServer, proxy: NatsProxy, nc: Client) -> None:
+async def test_what_the_live_path_drops_is_found_by_asking(bare_nats: NatsServer, proxy: NatsProxy, nc: Client) -> None:
     """Silence is not health: every live message vanishes without a disconnect, and the table is true seconds later."""
     kv = await make_bucket(nc)
     async with Following(proxy.url) as replica:
@@ -150,12 +142,12 @@ async def test_what_the_live_path_drops_is_found_by_asking(server: NatsServer, p
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_entries_that_go_without_a_message(server: NatsServer, nc: Client) -> None:
+async def test_entries_that_go_without_a_message(bare_nats: NatsServer, nc: Client) -> None:
     """Purged from the stream, or expired: nobody is told by a message, and the table is true seconds later."""
     kv = await make_bucket(nc)
     await put_all(kv, {"alice": 100, "bob": 200})
     await kv.create("carol", b"300", msg_ttl=2)
-    async with Following(server.url) as replica:
+    async with Following(bare_nats.url) as replica:
         await replica.holds({"alice": 100.0, "bob": 200.0, "carol": 300.0})
         await nc.jetstream().purge_stream(BUCKET_SHAPE.name, subject=f"{PREFIX}alice")
         await replica.holds({"bob": 200.0})
@@ -166,7 +158,7 @@ async def test_entries_that_go_without_a_message(server: NatsServer, nc: Client)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_bucket_that_is_deleted_and_made_anew(server: NatsServer, proxy: NatsProxy, nc: Client) -> None:
+async def test_a_bucket_that_is_deleted_and_made_anew(bare_nats: NatsServer, proxy: NatsProxy, nc: Client) -> None:
     """Deleted: nobody is revoked. Made anew, even with as many entries as before: the new ones count, no other."""
     kv = await make_bucket(nc)
     await put_all(kv, {"alice": 100, "bob": 200})
@@ -183,13 +175,13 @@ async def test_a_bucket_that_is_deleted_and_made_anew(server: NatsServer, proxy:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_what_was_never_stored_ends(server: NatsServer, nc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_never_stored_ends(bare_nats: NatsServer, nc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A live put that the stream refused counts at first, which is the safe side, and not any more once it was looked
     for; a live deletion that was refused takes nothing back."""
     monkeypatch.setattr(revocations, "SETTLE_S", 1.0)
     kv = await make_bucket(nc)
     await kv.put("alice", b"100")
-    async with Following(server.url) as replica:
+    async with Following(bare_nats.url) as replica:
         await replica.holds({"alice": 100.0})
         wrong = {"Nats-Expected-Last-Subject-Sequence": "77"}
         await nc.publish(f"{PREFIX}mallory", b"500", headers=wrong)
@@ -202,7 +194,7 @@ async def test_what_was_never_stored_ends(server: NatsServer, nc: Client, monkey
 
 
 async def test_nothing_is_taken_back_by_a_reading_in_a_flow(
-    server: NatsServer, proxy: NatsProxy, nc: Client, monkeypatch: pytest.MonkeyPatch
+    bare_nats: NatsServer, proxy: NatsProxy, nc: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Entries are written again and again while the bucket is read whole, and no live message comes through: a reading
     that misses an entry, since it moved, takes it for revoked still."""

@@ -23,11 +23,10 @@ from tests.support.nats_proxy import NatsProxy
 from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
 from tests.support.sse import SseClient
-from tests.support.tokens import SECRET, bearer, token
+from tests.support.tokens import JWT, bearer, token
 from tests.support.ws import ws_client
 
 ConnectNats = Callable[[str], Awaitable[Client]]
-JWT: dict[str, object] = {"AUTH": "jwt", "JWT_SECRET": SECRET}
 ALL = ["repo.>"]
 
 

@@ -17,13 +17,14 @@ from gateway.core.cursor import Cursor
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
 from tests.support.flow import store
+from tests.support.frozen import frozen
 from tests.support.gateway import Gateway
 from tests.support.http_reply import fetch_async
 from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
 from tests.support.service import Answer, Question, Service
 from tests.support.sse import SseClient
-from tests.support.tokens import SECRET, bearer, token
+from tests.support.tokens import JWT, SECRET, bearer, token
 from tests.support.ws import ws_client
 
 ALLOW = {"allow": True}
@@ -197,8 +198,7 @@ async def test_who_is_in_waits_for_the_questions_about_others(
 @pytest.fixture
 async def alone(start_gateway: StartGateway, own_nats: NatsServer, service_routes: str) -> Gateway:
     """A gateway on a nats-server of its own."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET}
-    return await start_gateway(nats_url=own_nats.url, config=service_routes, settings=settings)
+    return await start_gateway(nats_url=own_nats.url, config=service_routes, settings=JWT)
 
 
 async def test_while_nats_is_away_connections_stay(
@@ -268,12 +268,9 @@ async def test_a_frozen_nats_is_away_too(
     ):
         await sse.ready()
         await service.until_asked(2)
-        own_nats.pause()
-        try:
+        with frozen(own_nats.pid):
             await eventually(asked_in_vain(alone), "a question was not answered")
             await stays(sse, 2.5)  # in which it is found out why
-        finally:
-            own_nats.resume()
         await publish(nc, f"task.{own_id}.x", json.dumps({"n": 1}))
         assert (await sse.next_message()).json() == {"n": 1}
 

@@ -21,7 +21,7 @@ from tests.support.raw_ws import RawWebSocket
 from tests.support.service import Question, Service
 from tests.support.sse import SseClient
 from tests.support.stored import sequence_of
-from tests.support.tokens import SECRET, bearer, token
+from tests.support.tokens import JWT, SECRET, bearer, token
 from tests.support.ws import ws_client
 
 STATE = {"type": "status_update", "data": {"status": "running"}}
@@ -151,7 +151,7 @@ async def test_a_resume_shows_no_state(served: Gateway, nc: Client, own_id: str)
 @pytest.fixture
 async def purgeable(start_gateway: StartGateway, own_nats: NatsServer, service_routes: str) -> Gateway:
     """A gateway on a nats-server of its own, that remembers nothing once the last client is gone."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET, "LINGER_S": 0}
+    settings = JWT | {"LINGER_S": 0}
     return await start_gateway(nats_url=own_nats.url, config=service_routes, settings=settings)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,14 +10,13 @@ import jwt
 import pytest
 from nats.aio.client import Client
 
-from tests.conftest import StartGateway
+from tests.conftest import ShareGateway, StartGateway
 from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
-from tests.support.nats_server import NatsServer
 from tests.support.sse import SseClient, parse_head, read_body
 from tests.support.tcp import TcpStream
 from tests.support.tickets import ask_ticket, get_ticket
-from tests.support.tokens import SECRET, bearer, claims, public_pem, sign, token
+from tests.support.tokens import JWT, SECRET, bearer, claims, public_pem, sign, token
 from tests.support.ws import ws_client
 
 OTHER_SECRET = "another-secret-of-at-least-32-bytes"
@@ -37,12 +35,9 @@ ROUTES = routes(
 
 
 @pytest.fixture(scope="module")
-def ticketing(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def ticketing(share_gateway: ShareGateway) -> Gateway:
     """A gateway with routes, whose tickets live for ten minutes."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET, "TICKET_TTL_S": 600}
-    with Gateway(tmp_path_factory.mktemp("ticketing"), nats_server.url, settings, config=ROUTES) as running:
-        running.wait_ready()
-        yield running
+    return share_gateway(JWT | {"TICKET_TTL_S": 600}, ROUTES)
 
 
 async def opens(gateway: Gateway, target: str, ticket: str) -> int:
@@ -317,7 +312,7 @@ async def test_bad_bodies_are_refused_with_the_right_one(ticketing: Gateway, bod
 async def post(gateway: Gateway, *pieces: bytes, length: str) -> TcpStream:
     """An open connection on which a POST for a ticket was begun."""
     tcp = TcpStream(gateway.host, gateway.port)
-    await tcp.connect()
+    await tcp.open()
     head = f"POST /auth/ticket HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token()}\r\n{length}\r\n\r\n".encode()
     await tcp.send(head + b"".join(pieces))
     return tcp

@@ -4,49 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from nats.aio.client import Client
 
+from tests.auth.boards import BOARD
+from tests.conftest import ShareGateway
 from tests.support.eventually import eventually
 from tests.support.flow import Flow
 from tests.support.gateway import Gateway, routes
-from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
 from tests.support.raw_ws import RawWebSocket, encode_op
 from tests.support.stored import sequence_of, stored
-from tests.support.tokens import SECRET, bearer, claims, sign, token
+from tests.support.tokens import JWT, bearer, claims, sign, token
 from tests.support.ws import Op, WsClient, ws_client
 
 SPREAD_S = 2.0
 """Over how long streams of one `exp` end."""
 
-BOARD = [
-    'name = "board"',
-    'path = "/boards/{project_id}"',
-    'transports = ["ws"]',
-    'subjects = ["project.{project_id}.>"]',
-]
-
 
 @pytest.fixture(scope="module")
-def routed(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def routed(share_gateway: ShareGateway) -> Gateway:
     """A gateway with AUTH=jwt and an enveloped WebSocket route."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET}
-    with Gateway(tmp_path_factory.mktemp("routed"), nats_server.url, settings, config=routes(BOARD)) as running:
-        running.wait_ready()
-        yield running
+    return share_gateway(JWT, routes(BOARD))
 
 
 @pytest.fixture(scope="module")
-def impatient(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def impatient(share_gateway: ShareGateway) -> Gateway:
     """A gateway with AUTH=jwt that waits for nobody and forgives little."""
-    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET, "AUTH_TIMEOUT_S": 2, "WS_MAX_ERRORS": 2}
-    with Gateway(tmp_path_factory.mktemp("impatient"), nats_server.url, settings) as running:
-        running.wait_ready()
-        yield running
+    return share_gateway(JWT | {"AUTH_TIMEOUT_S": 2, "WS_MAX_ERRORS": 2})
 
 
 async def until(moment: float) -> None:

@@ -13,6 +13,7 @@ LIMIT_KB = {SSE.name: 4.0, WS.name: 10.0}
 WARM_CLIENTS = 200
 BEAT_S = 5
 SETTLE_S = 1.0
+"""What gateway, kernel and drain may take to put away what they no longer need. Nothing says when they have."""
 
 
 def run(bench: Workbench) -> Table:

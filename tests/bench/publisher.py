@@ -17,7 +17,7 @@ import nats
 from nats.js.client import JetStreamContext
 
 from publishers import Publisher, Settings, wire
-from tests.publishers.broker import Broker, running
+from tests.publishers.broker import Broker
 
 EVENTS = 30_000
 SUBJECTS = 1_000
@@ -121,9 +121,8 @@ async def measure(broker: Broker) -> None:
 
 def main() -> None:
     """Prints the table."""
-    with tempfile.TemporaryDirectory() as store:
-        for broker in running(Path(store)):
-            asyncio.run(measure(broker))
+    with tempfile.TemporaryDirectory() as store, Broker(Path(store)) as broker:
+        asyncio.run(measure(broker))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def run(bench: Workbench) -> Table:
             return used_s, took_s
 
         pour(RATES[-1], WARM_MESSAGES)
-        time.sleep(1)
+        time.sleep(1)  # what the messages have left to do is not idling; nothing says when it is done
         idle_s = -cpu_s(gateway.pid)
         time.sleep(bench.amount.stream_s)
         idle_s += cpu_s(gateway.pid)

@@ -14,7 +14,7 @@ from tests.support.metrics import Metrics
 from tests.support.nats_server import NatsServer
 from tests.support.site import Site
 from tests.support.tab import Page, Tab
-from tests.support.tokens import SECRET
+from tests.support.tokens import JWT
 
 OWN = "app.shop.localhost"
 SIBLING = "admin.shop.localhost"
@@ -26,7 +26,7 @@ FOREIGNER = "elsewhere.localhost"
 def settings(site: Site, **more: object) -> dict[str, object]:
     """Of a gateway that is behind the site and lets two origins in beside its own."""
     allowed = f"{site.origin(SIBLING)},{site.origin(PARTNER)}"
-    return {"AUTH": "jwt", "JWT_SECRET": SECRET, "JWT_LEEWAY_S": 0, "ALLOWED_ORIGINS": allowed, **more}
+    return {**JWT, "JWT_LEEWAY_S": 0, "ALLOWED_ORIGINS": allowed, **more}
 
 
 @dataclass(frozen=True)

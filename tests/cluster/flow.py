@@ -9,6 +9,8 @@ from typing import Self
 from publishers import Ack, Publisher, Settings
 
 TICK_S = 0.02
+"""How often what the rate asks for is published."""
+
 SUBJECTS = [f"repo.{number}.tick" for number in range(100)]
 PAD = b"x" * 120
 

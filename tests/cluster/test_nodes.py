@@ -10,6 +10,7 @@ from tests.cluster.flow import Flow
 from tests.cluster.watcher import Watcher
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
+from tests.support.frozen import frozen
 from tests.support.nats_cluster import NatsCluster
 from tests.support.nats_server import NatsServer
 
@@ -61,13 +62,10 @@ async def test_the_gateways_own_node_freezes_while_the_others_go_on(
         await _grows(flow, 1000)
         loop = asyncio.get_running_loop()
         thaws_at = loop.time() + frozen_s
-        node.pause()
-        try:
+        with frozen(node.pid):
             while loop.time() < thaws_at:  # the others elect a leader when they must, and go on
                 await _grows(flow, 500)
             beyond = flow.last
-        finally:
-            node.resume()
         await watcher.reaches(beyond)
         last = await flow.stop()
         await watcher.reaches(last)

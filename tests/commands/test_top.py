@@ -22,6 +22,7 @@ from tests.conftest import StartGateway
 from tests.support.command import NATSGATE, environment, natsgate
 from tests.support.fleet import Fleet
 from tests.support.flow import Flow
+from tests.support.frozen import frozen
 from tests.support.nats_server import NatsServer
 from tests.support.ports import free_port
 from tests.support.sse import SseClient
@@ -181,12 +182,9 @@ async def test_a_replica_that_hangs_is_said_to(start_gateway: StartGateway) -> N
     hung, well = await start_gateway(), await start_gateway()
     async with topping("--interval", "0.2", "--url", hung.url, "--url", well.url) as top:
         await top.until(place(hung.url), nats="up")
-        os.kill(hung.pid, signal.SIGSTOP)
-        try:
+        with frozen(hung.pid):
             await top.until(place(hung.url), trouble="no answer in time")
             await top.until(place(well.url), nats="up")
-        finally:
-            os.kill(hung.pid, signal.SIGCONT)
         await top.until(place(hung.url), nats="up")
 
 

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from gateway.core import frames
 from gateway.core.dialect import RAW
 from gateway.core.errors import ClientError
+from gateway.transports.arrival import Arrival
 from gateway.transports.http_server import DETACH, HttpServer
 from gateway.transports.limits import Limits
 from gateway.transports.room import Room
@@ -35,7 +36,7 @@ class EchoConnection(WebSocketConnection):
     __slots__ = ()
 
     def __init__(self, room: Room) -> None:
-        super().__init__(room, "echo", RAW, None, HOST, OpenDoor(), None)
+        super().__init__(room, Arrival("echo", None, HOST), RAW, OpenDoor(), None)
 
     def started(self) -> None:
         """The client speaks first."""

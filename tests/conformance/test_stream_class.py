@@ -7,7 +7,7 @@ import struct
 from websockets.frames import Frame
 from websockets.protocol import Protocol, Side
 
-from gateway.transports.ws import FRAMES_PER_TURN, LINGER_S
+from gateway.transports.ws_frames import FRAMES_PER_TURN, LINGER_S
 from tests.conformance.echo import EchoConnection
 from tests.support.raw_ws import CLOSE, PING, PONG, TEXT, encode_frame
 from tests.support.wire import Turns, Wire

@@ -53,7 +53,7 @@ class Reads:
 
     async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[Part]:
         while after < until:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # a read takes a turn of the loop, in which readers stall and come back
             upto = min(after + 1000, until)
             messages = [Stored(n, b"repo.1.x", b'{"n":%d}' % n, b"") for n in range(after + 1, upto + 1)]
             yield Part(messages, after, upto)
@@ -169,7 +169,7 @@ class OneByOne:
 
     async def ask(self) -> Initial | Closing:
         async with self._free:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # an answer takes a turn of the loop
         return Initial((b'{"n":0}',), "x", STORED)
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
 from tests.deploy.files import DEPLOY, program, substituted
 from tests.deploy.program import Program
 from tests.support.eventually import wait_until
+from tests.support.lifetime import Running
 from tests.support.ports import free_port
 
 FILES = DEPLOY / "prometheus"
 
 
-class Prometheus:
+class Prometheus(Running):
     """One Prometheus that scrapes every second.
 
     Args:
@@ -64,11 +65,10 @@ class Prometheus:
         series: list[dict[str, Any]] = self.ask("/query", query=expression)["result"]
         return series
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         self._process.start()
         wait_until(lambda: self._api.get("/-/ready").status_code == 200, "Prometheus is ready")
-        return self
 
-    def __exit__(self, *exc: object) -> None:
+    def stop(self) -> None:
         self._api.close()
         self._process.stop()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
 from tests.deploy.files import DEPLOY, program, substituted
 from tests.deploy.program import Program
+from tests.support.lifetime import Running
 from tests.support.ports import free_port
 
 HOST = "localhost"
@@ -28,7 +28,7 @@ class Certificate:
         return self.directory / "tls.crt"
 
 
-class Proxy:
+class Proxy(Running):
     """One reverse proxy before two replicas.
 
     Args:
@@ -78,11 +78,10 @@ class Proxy:
         """Its log."""
         return self._process.output
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         self._process.start()
-        return self
 
-    def __exit__(self, *exc: object) -> None:
+    def stop(self) -> None:
         self._process.stop()
 
 

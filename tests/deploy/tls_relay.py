@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import ssl
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.deploy.proxy import HOST
+from tests.support.listener import Listener, cut_off
 
 
-class TlsRelay:
+class TlsRelay(Listener):
     """Each connection that it takes becomes one to the proxy; bytes pass both ways as they come, ends too.
 
     Args:
@@ -22,13 +21,11 @@ class TlsRelay:
     """
 
     def __init__(self, port: int, authority: Path, *, address: str = "127.0.0.1") -> None:
+        super().__init__()
         self._target = port
         self._address = address
         self._context = ssl.create_default_context(cafile=authority)
         self._context.set_alpn_protocols(["http/1.1"])
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
 
     @property
     def url(self) -> str:
@@ -38,7 +35,7 @@ class TlsRelay:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             proxy_reader, proxy_writer = await asyncio.open_connection(
                 "127.0.0.1",
@@ -60,28 +57,8 @@ class TlsRelay:
         finally:
             for pump in pumps:
                 pump.cancel()
-            writer.close()
             # Not close(): that would wait for the proxy's close_notify, where a browser is simply gone.
-            proxy_writer.transport.abort()
-
-    def _start(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._accepted(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._start, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await cut_off(proxy_writer)
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -15,6 +15,7 @@ from gateway.core.closing import Closing
 from gateway.core.guard import Entry
 from gateway.core.start import NOW
 from gateway.core.ws_reader import Breach, WsReader
+from gateway.transports.arrival import Arrival
 from gateway.transports.room import Room
 from gateway.transports.ws_v1 import V1Connection
 from tests.conformance.echo import EchoConnection
@@ -160,7 +161,7 @@ def v1_streams(draw: st.DrawFn) -> bytes:
 
 
 def v1(room: Room) -> V1Connection:
-    return V1Connection(room, "events", None, "127.0.0.1", OpenDoor(), Entry([], NOW), max_subscriptions=3)
+    return V1Connection(room, Arrival("events", None, "127.0.0.1"), OpenDoor(), Entry([], NOW), max_subscriptions=3)
 
 
 @given(st.data(), v1_streams())

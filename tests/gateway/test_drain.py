@@ -242,11 +242,13 @@ async def test_a_replay_that_is_cut_goes_on_elsewhere(start_gateway: StartGatewa
 async def test_a_task_that_loses_its_cancellation_ends_too() -> None:
     """What runs in the background is cancelled until it has ended: a library may swallow the first attempt."""
     attempts = 0
+    waits = asyncio.Event()
 
     async def stubborn() -> None:
         nonlocal attempts
         while True:
             try:
+                waits.set()
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
                 attempts += 1
@@ -254,7 +256,7 @@ async def test_a_task_that_loses_its_cancellation_ends_too() -> None:
                     raise
 
     task = asyncio.create_task(stubborn())
-    await asyncio.sleep(0)
+    await waits.wait()
     await asyncio.wait_for(end([task]), timeout=10)
     assert task.cancelled()
     assert attempts == 2

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from nats.aio.client import Client
 
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
+from tests.support.frozen import frozen
 from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
 from tests.support.metrics import Metrics
@@ -137,9 +136,8 @@ async def test_a_paused_loop_is_late(start_gateway: StartGateway) -> None:
             "natsgate_event_loop_lag_seconds_bucket", le="0.5"
         )
 
-    os.kill(gateway.pid, signal.SIGSTOP)
-    await asyncio.sleep(1.0)  # this is the fault itself
-    os.kill(gateway.pid, signal.SIGCONT)
+    with frozen(gateway.pid):
+        await asyncio.sleep(1.0)  # this is the fault itself
 
     async def seen() -> bool:
         return slow(await asyncio.to_thread(gateway.metrics)) > slow(before)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
-import pytest
 from nats.aio.client import Client
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType
 
@@ -19,13 +17,6 @@ from tests.support.producer import publish
 from tests.support.sse import SseClient
 
 ConnectNats = Callable[[str], Awaitable[Client]]
-
-
-@pytest.fixture
-async def bare_nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A nats-server without any stream."""
-    async with NatsServer(tmp_path / "bare") as server:
-        yield server
 
 
 async def test_the_stream_is_that_of_the_contract(bare_nats: NatsServer, connect_nats: ConnectNats) -> None:

@@ -108,7 +108,7 @@ async def test_a_trickling_request_ends_too(start_gateway: StartGateway) -> None
         async def trickle() -> None:
             while True:
                 await tcp.send(b"x")
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # the client's slowness
 
         trickling = asyncio.create_task(trickle())
         await tcp.read_to_end()
@@ -234,7 +234,7 @@ async def test_connections_that_say_nothing_or_vanish_leave_nothing(start_gatewa
     before = len(os.listdir(f"/proc/{gateway.pid}/fd"))
     for part in (b"", b"GET /ev", b"GET /events?subject=repo.1.%3E HTTP/1.1\r\nHost: x\r\n\r\n") * 10:
         tcp = TcpStream(gateway.host, gateway.port)
-        await tcp.connect()
+        await tcp.open()
         await tcp.send(part)
         tcp.abort()
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import pytest
 from nats.aio.client import Client
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from tests.conftest import ShareGateway
 from tests.support.eventually import wait_until
 from tests.support.gateway import Gateway, routes
-from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
 from tests.support.raw_ws import BINARY, CLOSE, RawWebSocket, encode_frame, encode_text
 from tests.support.sse import SseClient
@@ -51,11 +50,9 @@ CONFIG = routes(
 
 
 @pytest.fixture(scope="module")
-def routed(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def routed(share_gateway: ShareGateway) -> Gateway:
     """One gateway with the routes above for all tests of this module."""
-    with Gateway(tmp_path_factory.mktemp("routed"), nats_server.url, config=CONFIG) as gateway:
-        gateway.wait_ready()
-        yield gateway
+    return share_gateway({}, CONFIG)
 
 
 async def test_a_route_is_a_feed_of_its_subjects(routed: Gateway, nc: Client, own_id: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
+from tests.support.frozen import frozen
 from tests.support.nats_server import NatsServer
 from tests.support.raw_ws import CONTINUATION, PING, PONG, TEXT, RawWebSocket, encode_frame, encode_text
 
@@ -82,8 +83,7 @@ async def test_a_client_whose_messages_wait_for_nats_is_not_missed(
     gateway = await start_gateway(config=BOARD, nats_url=own_nats.url, WS_PING_S=0.2, WS_PONG_TIMEOUT_S=0.6)
     async with RawWebSocket(gateway.url, "/board/7?control=true", subprotocol=None) as ws:
         await ws.next_text()
-        own_nats.pause()
-        try:
+        with frozen(own_nats.pid):
             await ws.send(*(encode_text('{"type":"move"}') for _ in range(100)))
             kinds = [(await ws.next_frame()).opcode]
             await ws.send(encode_frame(PONG))
@@ -95,6 +95,4 @@ async def test_a_client_whose_messages_wait_for_nats_is_not_missed(
                 elif b"not_stored" in frame.payload:
                     refused += 1
                 kinds.append(frame.opcode)
-        finally:
-            own_nats.resume()
         assert set(kinds) == {PING, TEXT}

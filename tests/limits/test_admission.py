@@ -10,6 +10,7 @@ from gateway.core.guard import Entry, Guard
 from gateway.core.rights import Principal
 from gateway.core.start import NOW
 from gateway.core.subjects import Filter
+from gateway.transports.arrival import Arrival
 from gateway.transports.ws_v1 import V1Connection
 from tests.support.wire import Turns, Wire
 
@@ -40,9 +41,8 @@ async def test_who_leaves_before_the_name_is_known_leaves_as_nobody() -> None:
     room = turns.room()
     room.admission.most_per_sub = 1
     assert room.admission.named("alice") is None
-    connection = V1Connection(
-        room, "events", Guard(None, inf, Closing.UNAUTHORIZED), "127.0.0.1", door, None, max_subscriptions=0
-    )
+    nobody_yet = Guard(None, inf, Closing.UNAUTHORIZED)
+    connection = V1Connection(room, Arrival("events", nobody_yet, "127.0.0.1"), door, None, max_subscriptions=0)
     connection.attach(Wire(), set())
     connection.authenticate("a token", 1)
     connection.connection_lost(None)

@@ -13,9 +13,8 @@ from tests.support.gateway import Gateway
 from tests.support.http_reply import fetch_async
 from tests.support.raw_ws import RawWebSocket, encode_op
 from tests.support.sse import SseClient
-from tests.support.tokens import SECRET, bearer, token
+from tests.support.tokens import JWT, bearer, token
 
-JWT = {"AUTH": "jwt", "JWT_SECRET": SECRET}
 FEED = "repo.limits.>"
 
 

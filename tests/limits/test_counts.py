@@ -86,7 +86,7 @@ class Visitor:
 
     async def _handshake_and_away(self) -> None:
         board = RawWebSocket(self._gateway.url, headers=dict(self._headers))
-        await board.tcp.connect()
+        await board.tcp.open()
         await board.tcp.send(b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n")
         await vanish(board)
 

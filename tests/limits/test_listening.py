@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from tests.attacks.mob import Mob
 from tests.conftest import StartGateway
 from tests.limits.counts import until_counts
 from tests.support.eventually import eventually
+from tests.support.frozen import frozen
 
 HERD = 320
 
@@ -45,14 +44,11 @@ async def test_a_herd_may_wait_to_be_accepted(start_gateway: StartGateway) -> No
     gateway = await start_gateway()
     herd = min(BACKLOG, kernel_backlog()) - 500
     mob = Mob(gateway.host, gateway.port)
-    os.kill(gateway.pid, signal.SIGSTOP)
-    try:
+    with frozen(gateway.pid):
         await asyncio.to_thread(
             mob.open, herd, b"GET /events?subject=repo.limits.%3E HTTP/1.1\r\nHost: x\r\n\r\n", within_s=0.9
         )  # the first repetition of a lost SYN comes after a second
         assert (len(mob.sockets), mob.failed) == (herd, 0)
-    finally:
-        os.kill(gateway.pid, signal.SIGCONT)
     try:
         await until_counts(gateway, 30, open=herd)
     finally:
@@ -80,7 +76,7 @@ def test_many_are_accepted_in_one_turn() -> None:
                 stack.enter_context(socket.create_connection(listening.getsockname()))
             taken = 0
             while len(limits.waiting) < HERD:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # turns of the loop are what is counted
                 taken += 1
         server.should_exit = True
         await serving

@@ -11,7 +11,7 @@ from gateway.transports.journal import LINES, LINES_OF_ONE, WINDOW_S
 from gateway.transports.limits import KEEP_ALIVE_S, MOST_PIPELINED, MOST_WAITING
 from gateway.transports.sockets import BACKLOG, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES
 from gateway.transports.sse import MOST_SAID_BYTES
-from gateway.transports.ws import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
+from gateway.transports.ws_frames import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
 from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
 
 README = Path(__file__).parents[2] / "gateway" / "README.md"

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from gateway.settings import Settings
-from gateway.transports.ws import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
+from gateway.transports.ws_frames import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
 from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
 from tests.conftest import StartGateway
 from tests.limits.counts import until_counts, until_nobody
@@ -88,7 +88,7 @@ async def test_a_burst_is_taken(limited: Gateway) -> None:
         for _ in range(BURST - 1):
             await board.next_op("pong")
         for _ in range(5):
-            await asyncio.sleep(1 / RATE)
+            await asyncio.sleep(1 / RATE)  # the rate itself
             await board.ping_op()
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.publishers.broker import Broker, running
+from tests.publishers.broker import Broker
 
 
 @pytest.fixture
 def bare_broker(tmp_path: Path) -> Iterator[Broker]:
     """A broker without a stream."""
-    yield from running(tmp_path / "js")
+    with Broker(tmp_path / "nats") as running:
+        yield running
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 from publishers import wire
 from publishers.samples import Source, samples
 from tests.publishers.broker import Broker
+from tests.support.frozen import frozen
 
 REPO_TYPES = {
     "repo.status_changed": {"from", "to"},
@@ -146,6 +147,5 @@ async def test_demo_waits_for_the_stream(bare_broker: Broker) -> None:
         await said(process, "waiting: no stream stores")
         await bare_broker.provision()
         await said(process, "publishing samples")
-        bare_broker.freeze()
-        await end(process, signal.SIGTERM)
-        bare_broker.thaw()
+        with frozen(bare_broker.pid):
+            await end(process, signal.SIGTERM)

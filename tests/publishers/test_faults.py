@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from types import TracebackType
+from typing import Self
 
 import pytest
 
 from publishers import Ack, BufferFull, Publisher, PublishTimeout, Settings
 from tests.publishers.broker import Broker
 from tests.publishers.test_publisher import until
+from tests.support.frozen import frozen
 
 SUBJECTS = [f"repo.{n}.x" for n in range(20)]
 
 
 class Flood:
-    """Publishes numbered events round robin until told to stop; keeps what was acknowledged."""
+    """Publishes numbered events round robin, from `async with` to its end; keeps what was acknowledged."""
 
     def __init__(self, publisher: Publisher) -> None:
         self.taken = 0
@@ -24,8 +27,9 @@ class Flood:
         self.most_bytes = 0
         self._publisher = publisher
         self._stop = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
+    async def _run(self) -> None:
         while not self._stop.is_set():
             subject = SUBJECTS[self.taken % len(SUBJECTS)]
             try:
@@ -39,9 +43,30 @@ class Flood:
             if self.taken % 20 == 0:
                 await asyncio.sleep(0.002)  # the rate of the flood
 
+    async def more(self, count: int) -> None:
+        """Wait until so many more are acknowledged than now."""
+        goal = self._publisher.stats.acknowledged + count
+        await until(lambda: self._publisher.stats.acknowledged >= goal)
+
     async def end(self) -> None:
+        """Publish no more, and wait until all of it is acknowledged."""
+        assert self._running is not None
         self._stop.set()
         await self._publisher.flush(20)
+        await self._running
+
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._running is not None
+        if error is None:
+            await self.end()
+        self._running.cancel()
+        await asyncio.wait([self._running])
 
     async def check(self, broker: Broker) -> None:
         """All acknowledged events are in the stream where the acknowledgement says, once, in order."""
@@ -58,19 +83,14 @@ class Flood:
 
 async def test_kills(broker: Broker) -> None:
     """Through kill -9 and restarts: nothing acknowledged is missing, nothing twice, order holds, memory too."""
-    async with Publisher(Settings(servers=broker.url, buffer_bytes=500_000, backoff_max_s=0.2)) as publisher:
-        flood = Flood(publisher)
-        task = asyncio.create_task(flood.run())
+    settings = Settings(servers=broker.url, buffer_bytes=500_000, backoff_max_s=0.2)
+    async with Publisher(settings) as publisher, Flood(publisher) as flood:
         for _ in range(4):
-            goal = publisher.stats.acknowledged + 300
-            await until(lambda goal=goal: publisher.stats.acknowledged >= goal)  # type: ignore[misc]
+            await flood.more(300)
             broker.kill()
             await until(lambda: not publisher.stats.connected)
             broker.start()
-        goal = publisher.stats.acknowledged + 300
-        await until(lambda: publisher.stats.acknowledged >= goal)
-        await flood.end()
-        await task
+        await flood.more(300)
     await flood.check(broker)
     assert flood.most_bytes <= 500_000
 
@@ -78,18 +98,13 @@ async def test_kills(broker: Broker) -> None:
 async def test_short_freezes(broker: Broker) -> None:
     """A server that freezes longer than `ack_wait_s` gets events again, and stores them once and in order."""
     settings = Settings(servers=broker.url, ack_wait_s=0.1, backoff_max_s=0.1)
-    async with Publisher(settings) as publisher:
-        flood = Flood(publisher)
-        task = asyncio.create_task(flood.run())
+    async with Publisher(settings) as publisher, Flood(publisher) as flood:
         for _ in range(3):
-            goal = publisher.stats.acknowledged + 200
-            await until(lambda goal=goal: publisher.stats.acknowledged >= goal)  # type: ignore[misc]
-            broker.freeze()
-            repeated = publisher.stats.retries + 40
-            await until(lambda repeated=repeated: publisher.stats.retries >= repeated)  # type: ignore[misc]
-            broker.thaw()
+            await flood.more(200)
+            with frozen(broker.pid):
+                repeated = publisher.stats.retries + 40
+                await until(lambda repeated=repeated: publisher.stats.retries >= repeated)  # type: ignore[misc]
         await flood.end()
-        await task
         assert publisher.stats.connected
     await flood.check(broker)
 
@@ -99,17 +114,11 @@ async def test_long_freeze(broker: Broker) -> None:
     settings = Settings(
         servers=broker.url, ping_interval_s=0.1, connect_timeout_s=0.5, backoff_max_s=0.1, buffer_bytes=400_000
     )
-    async with Publisher(settings) as publisher:
-        flood = Flood(publisher)
-        task = asyncio.create_task(flood.run())
-        await until(lambda: publisher.stats.acknowledged >= 200)
-        broker.freeze()
-        await until(lambda: not publisher.stats.connected)
-        broker.thaw()
-        goal = publisher.stats.acknowledged + 300
-        await until(lambda: publisher.stats.acknowledged >= goal)
-        await flood.end()
-        await task
+    async with Publisher(settings) as publisher, Flood(publisher) as flood:
+        await flood.more(200)
+        with frozen(broker.pid):
+            await until(lambda: not publisher.stats.connected)
+        await flood.more(300)
     await flood.check(broker)
     assert flood.most_bytes <= 400_000
 
@@ -125,11 +134,10 @@ async def test_after_the_duplicate_window(broker: Broker) -> None:
     )
     async with Publisher(settings) as publisher:
         await publisher.wait_connected(5)
-        broker.freeze()
-        future = await publisher.enqueue("repo.1.x", {"n": 1})
-        await until(lambda: not publisher.stats.connected)
-        later = await publisher.enqueue("repo.1.x", {"n": 2})
-        broker.thaw()
+        with frozen(broker.pid):
+            future = await publisher.enqueue("repo.1.x", {"n": 1})
+            await until(lambda: not publisher.stats.connected)
+            later = await publisher.enqueue("repo.1.x", {"n": 2})
         with pytest.raises(PublishTimeout, match="duplicate window") as failure:
             await future
         assert failure.value.outcome_unknown

@@ -49,15 +49,12 @@ async def _works(right: Settings, wrong: dict[str, Any], secret: str) -> None:
 
 def _broker(folder: Path, config: str) -> Broker:
     (folder / "nats.conf").write_text(config)
-    broker = Broker(folder / "js", "-c", str(folder / "nats.conf"))
-    broker.start()
-    return broker
+    return Broker(folder / "nats", arguments=["-c", str(folder / "nats.conf")])
 
 
 async def test_user_and_password(tmp_path: Path) -> None:
     """User and password, as settings and in the URL; the password is never told."""
-    broker = _broker(tmp_path, 'authorization { user: alice, password: "s3cret-1" }')
-    try:
+    with _broker(tmp_path, 'authorization { user: alice, password: "s3cret-1" }') as broker:
         right = Settings(servers=broker.url, user="alice", password="s3cret-1")
         await _works(right, {"user": "alice", "password": "wrong"}, "s3cret-1")
         url = broker.url.replace("//", "//alice:s3cret-1@")
@@ -68,15 +65,14 @@ async def test_user_and_password(tmp_path: Path) -> None:
             with pytest.raises(NatsUnreachable, match="Authorization") as failure:
                 await publisher.wait_connected(0.3)
         assert "s3cret-2" not in str(failure.value)
-    finally:
-        broker.kill()
 
 
 async def test_missing_permission(tmp_path: Path) -> None:
     """A login that may not publish the subject: the error tells what NATS said."""
     rights = '{ publish: ["$JS.API.>", "repo.1.>"] }'
-    broker = _broker(tmp_path, f'authorization {{ users: [ {{ user: a, password: "b", permissions: {rights} }} ] }}')
-    try:
+    with _broker(
+        tmp_path, f'authorization {{ users: [ {{ user: a, password: "b", permissions: {rights} }} ] }}'
+    ) as broker:
         settings = Settings(
             servers=broker.url, user="a", password="b", ack_wait_s=0.1, retry_for_s=0.3, backoff_max_s=0.1
         )
@@ -85,40 +81,29 @@ async def test_missing_permission(tmp_path: Path) -> None:
             with pytest.raises(PublishTimeout, match=r'(?i)permissions violation for publish to "repo\.2\.x"'):
                 await publisher.emit("repo", "2", "x")
             await publisher.emit("repo", "1", "x")
-    finally:
-        broker.kill()
 
 
 async def test_token(tmp_path: Path) -> None:
     """A token."""
-    broker = _broker(tmp_path, 'authorization { token: "s3cret-2" }')
-    try:
+    with _broker(tmp_path, 'authorization { token: "s3cret-2" }') as broker:
         await _works(Settings(servers=broker.url, token="s3cret-2"), {"token": "wrong"}, "s3cret-2")
-    finally:
-        broker.kill()
 
 
 async def test_nkey(tmp_path: Path) -> None:
     """An nkey seed."""
     key, other = new_key(nkeys.PREFIX_BYTE_USER), new_key(nkeys.PREFIX_BYTE_USER)
     config = f"authorization {{ users: [ {{ nkey: {key.public_key.decode()} }} ] }}"
-    broker = _broker(tmp_path, config)
-    try:
+    with _broker(tmp_path, config) as broker:
         seed = key.seed.decode()
         await _works(Settings(servers=broker.url, nkey_seed=seed), {"nkey_seed": other.seed.decode()}, seed)
-    finally:
-        broker.kill()
 
 
 async def test_creds(tmp_path: Path) -> None:
     """A `.creds` file in operator mode."""
     config, creds = operator_config(tmp_path)
-    broker = _broker(tmp_path, config)
-    try:
+    with _broker(tmp_path, config) as broker:
         seed = creds.read_text().split("-----\n")[3].split("\n")[0]
         await _works(Settings(servers=broker.url, creds=str(creds)), {}, seed)
-    finally:
-        broker.kill()
 
 
 async def test_tls(tmp_path: Path) -> None:
@@ -130,8 +115,7 @@ async def test_tls(tmp_path: Path) -> None:
         "ca_file": str(files["ca.pem"]),
         "verify": True,
     }
-    broker = _broker(tmp_path, f"tls {json.dumps(config)}")
-    try:
+    with _broker(tmp_path, f"tls {json.dumps(config)}") as broker:
         right = Settings(
             servers=broker.url.replace("nats://", "tls://"),
             tls_ca=str(files["ca.pem"]),
@@ -140,8 +124,6 @@ async def test_tls(tmp_path: Path) -> None:
         )
         await _works(right, {}, "PRIVATE KEY")
         await _works_not_without_client(right)
-    finally:
-        broker.kill()
 
 
 async def _works_not_without_client(right: Settings) -> None:

@@ -25,6 +25,7 @@ from publishers import (
     wire,
 )
 from tests.publishers.broker import Broker
+from tests.support.frozen import frozen
 
 EVENT = {"type": "x", "data": {"n": 1}}
 
@@ -265,11 +266,9 @@ async def test_timeout_with_a_frozen_server_is_not(broker: Broker) -> None:
     """When the server froze the outcome is unknown, and publishing again with the msg_id stores once."""
     async with Publisher(broker.url) as publisher:
         await publisher.wait_connected(5)
-        broker.freeze()
-        with pytest.raises(PublishTimeout, match="same msg_id") as failure:
+        with frozen(broker.pid), pytest.raises(PublishTimeout, match="same msg_id") as failure:
             await publisher.publish("repo.1.x", EVENT, msg_id="m", timeout_s=0.2)
         assert failure.value.outcome_unknown
-        broker.thaw()
         assert (await publisher.publish("repo.1.x", EVENT, msg_id="m")).sequence == 1
     assert len(await broker.stored()) == 1
 
@@ -308,12 +307,12 @@ async def test_close_with_a_frozen_server(broker: Broker) -> None:
     publisher = Publisher(broker.url)
     await publisher.open()
     await publisher.wait_connected(5)
-    broker.freeze()
-    futures = [await publisher.enqueue("repo.1.x", {"data": "x" * 200_000})]
-    futures += [await publisher.enqueue(f"repo.{n}.x", {"data": "x" * 200_000}) for n in range(60)]
-    async with asyncio.timeout(5):
-        with pytest.raises(FlushTimeout) as failure:
-            await publisher.close(0.2)
+    with frozen(broker.pid):
+        futures = [await publisher.enqueue("repo.1.x", {"data": "x" * 200_000})]
+        futures += [await publisher.enqueue(f"repo.{n}.x", {"data": "x" * 200_000}) for n in range(60)]
+        async with asyncio.timeout(5):
+            with pytest.raises(FlushTimeout) as failure:
+                await publisher.close(0.2)
     assert failure.value.unsent + failure.value.unknown == 61
     outcomes = await asyncio.gather(*futures, return_exceptions=True)
     assert all(isinstance(outcome, PublishTimeout) for outcome in outcomes)

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from nats.aio.client import Client
 
-from tests.conftest import StartGateway
+from tests.replay.scene import Scene
 from tests.support.crowd import Crowd
 from tests.support.eventually import eventually
-from tests.support.flow import store
 from tests.support.follower import assert_same
 from tests.support.gateway import Gateway
-from tests.support.nats_server import NatsServer
-from tests.support.producer import publish
 from tests.support.raw_ws import RawWebSocket
-from tests.support.sse import SseClient, SseEvent
-from tests.support.stored import sequence_of, stored
+from tests.support.sse import SseEvent
+from tests.support.stored import sequence_of
 
-ConnectNats = Callable[[str], Awaitable[Client]]
 SMALL = 4096
 
 
@@ -30,26 +24,22 @@ async def closed(gateway: Gateway, reason: str) -> float:
     return metrics.total("natsgate_connections_closed_total", reason=reason)
 
 
-async def test_far_behind_the_log(
-    own_nats: NatsServer, start_gateway: StartGateway, connect_nats: ConnectNats, own_id: str
-) -> None:
+async def test_far_behind_the_log(scene: Scene) -> None:
     """Stalled while ten times the log goes by, both transports catch up from the stream, in order, once."""
-    gateway = await start_gateway(nats_url=own_nats.url, LOG_BYTES=300_000, WRITE_TIMEOUT_S=60)
-    nc = await connect_nats(own_nats.url)
-    filters = f"repo.{own_id}.>"
+    gateway = await scene.gateway(LOG_BYTES=300_000, WRITE_TIMEOUT_S=60)
     async with (
-        SseClient(gateway.url, filters, receive_buffer_bytes=SMALL, keep=False) as page,
+        scene.client(gateway, receive_buffer_bytes=SMALL, keep=False) as page,
         RawWebSocket(gateway.url, receive_buffer_bytes=SMALL, keep=False) as board,
     ):
         await page.ready()
-        await board.subscribe(filters)
-        await store(nc, [f"repo.{own_id}.x", f"task.{own_id}.x"], 3000, pad="x" * 1000)
-        expected = await stored(nc, filters)
+        await board.subscribe(scene.feed)
+        await scene.store(3000, scene.subjects, pad="x" * 1000)
+        expected = await scene.stored()
         events: list[SseEvent] = [await page.next_event() for _ in expected]
         assert_same(events, expected)
         for each in expected:
             assert sequence_of((await board.next_op("event"))["cursor"]) == each.sequence
-        await publish(nc, f"repo.{own_id}.x", '{"n":"live"}')
+        await scene.publish('{"n":"live"}')
         assert (await page.next_message()).data == '{"n":"live"}'
         assert (await board.next_op("event"))["event"] == {"n": "live"}
     metrics = await asyncio.to_thread(gateway.metrics)
@@ -58,19 +48,15 @@ async def test_far_behind_the_log(
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-async def test_two_hundred_stalled_clients(
-    own_nats: NatsServer, start_gateway: StartGateway, connect_nats: ConnectNats, own_id: str
-) -> None:
+async def test_two_hundred_stalled_clients(scene: Scene) -> None:
     """Two hundred clients stall while 50 MB go by: memory stays bounded, and each gets all of it when it reads."""
     log_bytes = 8 * 2**20
-    gateway = await start_gateway(nats_url=own_nats.url, LOG_BYTES=log_bytes, WRITE_TIMEOUT_S=200, HEARTBEAT_S=60)
-    nc = await connect_nats(own_nats.url)
-    filters = f"repo.{own_id}.>"
-    async with Crowd(gateway.url, [(filters, "")] * 200, receive_buffer_bytes=SMALL) as crowd:
+    gateway = await scene.gateway(LOG_BYTES=log_bytes, WRITE_TIMEOUT_S=200, HEARTBEAT_S=60)
+    async with Crowd(gateway.url, [(scene.feed, "")] * 200, receive_buffer_bytes=SMALL) as crowd:
         await crowd.until_ready()
         crowd.pause()
         resident = gateway.rss_bytes()
-        last = await store(nc, [f"repo.{own_id}.x"], 10_000, pad="x" * 5000)
+        last = await scene.store(10_000, pad="x" * 5000)
         grown = gateway.rss_bytes() - resident
         assert grown < 3 * log_bytes + 200 * 256 * 1024, f"{grown / 2**20:.0f} MB"
         # One in ten reads on: reading all of it by all of them would be 10 GB.
@@ -88,16 +74,12 @@ async def test_two_hundred_stalled_clients(
 
 
 @pytest.mark.slow
-async def test_readers_of_all_speeds(
-    own_nats: NatsServer, start_gateway: StartGateway, connect_nats: ConnectNats, own_id: str
-) -> None:
+async def test_readers_of_all_speeds(scene: Scene) -> None:
     """Forty clients that stall and read on at random, beyond the log, get each event once, in order."""
-    gateway = await start_gateway(nats_url=own_nats.url, LOG_BYTES=100_000, WARM_S=0, WRITE_TIMEOUT_S=60)
-    nc = await connect_nats(own_nats.url)
-    filters = f"repo.{own_id}.>"
-    async with Crowd(gateway.url, [(filters, "")] * 40, receive_buffer_bytes=SMALL) as crowd:
+    gateway = await scene.gateway(LOG_BYTES=100_000, WARM_S=0, WRITE_TIMEOUT_S=60)
+    async with Crowd(gateway.url, [(scene.feed, "")] * 40, receive_buffer_bytes=SMALL) as crowd:
         await crowd.until_ready()
-        storing = asyncio.create_task(store(nc, [f"repo.{own_id}.x"], 6000, pad="x" * 500))
+        storing = asyncio.create_task(scene.store(6000, pad="x" * 500))
         turn = 0
         while not storing.done() or turn < 40:
             turn += 1
@@ -117,17 +99,13 @@ async def test_readers_of_all_speeds(
 
 
 @pytest.mark.slow
-async def test_a_trickling_reader_is_not_closed(
-    own_nats: NatsServer, start_gateway: StartGateway, connect_nats: ConnectNats, own_id: str
-) -> None:
+async def test_a_trickling_reader_is_not_closed(scene: Scene) -> None:
     """A client that takes 5 KB ten times a second, for several times `WRITE_TIMEOUT_S`, is slow but not gone: the
     kernel accepts its bytes all the while, though never as much as would make the gateway's socket writable."""
-    gateway = await start_gateway(nats_url=own_nats.url, WRITE_TIMEOUT_S=1)
-    nc = await connect_nats(own_nats.url)
-    filters = f"repo.{own_id}.>"
-    async with SseClient(gateway.url, filters, receive_buffer_bytes=SMALL, keep=False) as page:
+    gateway = await scene.gateway(WRITE_TIMEOUT_S=1)
+    async with scene.client(gateway, receive_buffer_bytes=SMALL, keep=False) as page:
         await page.ready()
-        storing = asyncio.create_task(store(nc, [f"repo.{own_id}.x"], 3000, pad="x" * 1000))
+        storing = asyncio.create_task(scene.store(3000, pad="x" * 1000))
         loop = asyncio.get_running_loop()
         end = loop.time() + 6
         taken = 0
@@ -139,17 +117,13 @@ async def test_a_trickling_reader_is_not_closed(
         assert taken < 1_000_000, "it was behind all the time"
 
 
-async def test_one_that_takes_nothing_is_closed(
-    own_nats: NatsServer, start_gateway: StartGateway, connect_nats: ConnectNats, own_id: str
-) -> None:
+async def test_one_that_takes_nothing_is_closed(scene: Scene) -> None:
     """After `WRITE_TIMEOUT_S` without one byte accepted it is closed as `slow`, and resumes with its cursor."""
-    gateway = await start_gateway(nats_url=own_nats.url, WRITE_TIMEOUT_S=1, LOG_BYTES=100_000)
-    nc = await connect_nats(own_nats.url)
-    filters = f"repo.{own_id}.>"
+    gateway = await scene.gateway(WRITE_TIMEOUT_S=1, LOG_BYTES=100_000)
     heard: list[SseEvent] = []
-    async with SseClient(gateway.url, filters, receive_buffer_bytes=SMALL, keep=False) as page:
+    async with scene.client(gateway, receive_buffer_bytes=SMALL, keep=False) as page:
         await page.ready()
-        await store(nc, [f"repo.{own_id}.x"], 2000, pad="x" * 1000)
+        await scene.store(2000, pad="x" * 1000)
 
         async def gone() -> bool:
             return await closed(gateway, "slow") == 1
@@ -160,18 +134,18 @@ async def test_one_that_takes_nothing_is_closed(
                 heard.append(await page.next_event())
         except (OSError, EOFError):
             pass
-    expected = await stored(nc, filters)
+    expected = await scene.stored()
     assert 0 < len(heard) < len(expected)
-    async with SseClient(gateway.url, filters, headers={"Last-Event-ID": heard[-1].last_event_id}) as page:
+    async with scene.client(gateway, heard[-1].last_event_id) as page:
         while (event := await page.next_event()).type == "message":
             heard.append(event)
     assert_same(heard, expected)
 
 
-async def test_half_open_peers_are_found(start_gateway: StartGateway, own_id: str) -> None:
+async def test_half_open_peers_are_found(scene: Scene) -> None:
     """TCP keep-alive is on for every client's socket: the kernel's table shows its timer on a quiet one."""
-    gateway = await start_gateway(HEARTBEAT_S=60)
-    async with SseClient(gateway.url, f"repo.{own_id}.>") as sse:
+    gateway = await scene.gateway(HEARTBEAT_S=60)
+    async with scene.client(gateway) as sse:
         await sse.ready()
 
         async def keepalive() -> bool:

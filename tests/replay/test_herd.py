@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from tests.conftest import StartGateway
-from tests.replay.test_resume import NO_LOG, cursor_now
+from tests.replay.coming_back import NO_LOG, cursor_now
 from tests.support.crowd import Crowd
 from tests.support.eventually import eventually
 from tests.support.flow import Flow, store

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from nats.aio.client import Client
 
-from tests.replay.test_resume import cursor_now, up_to_ready
+from tests.replay.coming_back import cursor_now, up_to_ready
 from tests.support.flow import store
 from tests.support.follower import assert_same
 from tests.support.gateway import Gateway

@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from tests.conftest import StartGateway
+from tests.replay.coming_back import NO_LOG, cursor_now, up_to_ready
 from tests.support.flow import Flow, store
 from tests.support.follower import assert_same
 from tests.support.gateway import Gateway, routes
@@ -17,39 +18,9 @@ from tests.support.raw_ws import RawWebSocket, encode_op
 from tests.support.sse import SseClient, SseEvent
 from tests.support.stored import moved, sequence_of, stored
 
-NO_LOG = {"LOG_BYTES": 1, "WARM_S": 0}
-"""A gateway whose log cannot serve anybody: everything behind the head is read from the stream."""
-
-
-async def cursor_now(gateway: Gateway, *subjects: str) -> str:
-    """The cursor of the present."""
-    async with SseClient(gateway.url, *subjects) as sse:
-        ready = await sse.ready()
-    assert ready.id is not None
-    return ready.id
-
 
 async def replays(gateway: Gateway, **labels: str) -> float:
     return (await asyncio.to_thread(gateway.metrics)).total("natsgate_replays_total", **labels)
-
-
-async def up_to_ready(sse: SseClient, *, upto: int = 0) -> tuple[list[SseEvent], SseEvent]:
-    """The events before `ready`, which has to count them, and `ready`.
-
-    Args:
-        upto: read on behind `ready` to this sequence: what was stored a moment ago may still be on its way.
-    """
-    events: list[SseEvent] = []
-    while (ready := await sse.next_event()).type != "natsgate.ready":
-        assert ready.type == "message", ready
-        events.append(ready)
-    content = ready.json()
-    assert content["cursor"] == ready.id
-    assert content["snapshot"] == sum(event.id is None for event in events)
-    assert content["replayed"] == sum(event.id is not None for event in events)
-    while upto and max(sequence_of(event.id) for event in [ready, *events[-1:]] if event.id) < upto:
-        events.append(await sse.next_message())
-    return events, ready
 
 
 @pytest.mark.parametrize(

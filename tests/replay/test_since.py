@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from tests.conftest import StartGateway
-from tests.replay.test_resume import NO_LOG, cursor_now, up_to_ready
+from tests.replay.coming_back import NO_LOG, cursor_now, up_to_ready
 from tests.support.flow import store
 from tests.support.follower import assert_same
 from tests.support.gateway import Gateway

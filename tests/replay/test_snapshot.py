@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from tests.conftest import StartGateway
-from tests.replay.test_resume import NO_LOG, cursor_now, up_to_ready
+from tests.replay.coming_back import NO_LOG, cursor_now, up_to_ready
 from tests.support.flow import Flow, store
 from tests.support.gateway import Gateway, routes
 from tests.support.producer import publish

@@ -67,13 +67,13 @@ class Pair:
     async def __aenter__(self) -> Self:
         for number in range(self._running):
             await self.start(number)
-        await self._nginx.__aenter__()
+        await asyncio.to_thread(self._nginx.start)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._nginx.__aexit__(kind, error, trace)
+        await asyncio.to_thread(self._nginx.stop)
         for replica in self.replicas:
             await asyncio.to_thread(replica.stop)
 

@@ -107,7 +107,7 @@ class Client:
         tcp = TcpStream("127.0.0.1", self._ports[visit.replica], receive_buffer_bytes=size, keep=False)
         try:
             async with asyncio.timeout(CONNECT_S):
-                await tcp.connect()
+                await tcp.open()
             self._tcp = tcp
             await self._listen(tcp, link, visit)
         except TimeoutError:
@@ -132,7 +132,7 @@ class Client:
                 await tcp.send(bytes(link.replies))
                 link.replies.clear()
             if (left := self._stalled_until - self._now()) > 0:
-                await asyncio.sleep(left)
+                await asyncio.sleep(left)  # the stall
             async with asyncio.timeout(SILENCE_S):
                 piece = await tcp.receive(64 * 1024)
             if not piece:

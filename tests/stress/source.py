@@ -9,6 +9,8 @@ from publishers import Ack, Publisher, Settings
 from tests.stress.truth import Truth
 
 TICK_S = 0.02
+"""How often what the rate asks for is published."""
+
 SUBJECTS = (
     [f"repo.{number}.{tail}" for number in range(6) for tail in ("tick", "done", "task.progress")]
     + [f"task.{number}.{tail}" for number in range(4) for tail in ("tick", "log")]

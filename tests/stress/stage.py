@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nats
 from nats.errors import Error as NatsError
 
+from tests.support.frozen import frozen
 from tests.support.gateway import Gateway, routes
 from tests.support.nats_server import NatsServer
 from tests.support.ports import free_port
@@ -88,7 +87,8 @@ class Stage:
         """SIGSTOP a replica for a while."""
         number %= len(self.replicas)
         async with self._replica_locks[number]:
-            await _paused(self.replicas[number].pid, lasts_s)
+            with frozen(self.replicas[number].pid):
+                await asyncio.sleep(lasts_s)
 
     async def roll(self) -> None:
         """SIGTERM one replica after the other; each is back before the next one goes."""
@@ -110,7 +110,8 @@ class Stage:
     async def nats_pause(self, number: int, lasts_s: float) -> None:
         """SIGSTOP a nats-server for a while."""
         async with self._server_lock:
-            await _paused(self.servers[number % len(self.servers)].pid, lasts_s)
+            with frozen(self.servers[number % len(self.servers)].pid):
+                await asyncio.sleep(lasts_s)
 
     async def purge(self, upto: int) -> None:
         """Purge the stream up to and with a sequence."""
@@ -130,11 +131,3 @@ class Stage:
 
 async def _expected(error: Exception) -> None:
     """Servers die here; nats-py would print it."""
-
-
-async def _paused(pid: int, lasts_s: float) -> None:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        await asyncio.sleep(lasts_s)
-    finally:
-        os.kill(pid, signal.SIGCONT)

@@ -9,9 +9,9 @@ import socket
 import time
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 from tests.support.eventually import eventually
+from tests.support.ports import address_of
 from tests.support.sse import events_target
 
 _EVENT = re.compile(rb"(?:^|\n)(?:event: ([^\n]+)\n)?id: [0-9a-z]+-(\d+)\n")
@@ -77,10 +77,7 @@ class Crowd:
     def __init__(
         self, url: str, targets: list[tuple[str, str]], *, receive_buffer_bytes: int | None = None, query: str = ""
     ) -> None:
-        address = urlsplit(url)
-        assert address.hostname, url
-        assert address.port, url
-        self._address = (address.hostname, address.port)
+        self._address = address_of(url)
         self._receive_buffer_bytes = receive_buffer_bytes
         self.members: list[Member] = []
         for subject, cursor in targets:
@@ -148,4 +145,4 @@ class Crowd:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        await asyncio.sleep(0)
+        await self.until_lost()

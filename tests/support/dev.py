@@ -8,16 +8,15 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.support.command import NATSGATE, environment
 from tests.support.eventually import wait_until
 from tests.support.http_reply import fetch
+from tests.support.lifetime import Running
 from tests.support.ports import free_port
 
 
-class Dev:
+class Dev(Running):
     """One `natsgate dev`, in a session of its own as in a terminal, with home and temporary folder beside.
 
     Args:
@@ -127,15 +126,10 @@ class Dev:
         here = [path for path in self.folder.iterdir() if path.name != ".natsgate"]
         return [str(path) for path in [*here, *self.home.iterdir(), *self.temporary.iterdir()]]
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+    def stop(self) -> None:
+        """End it at once, and whatever it has left running."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            for pid in self.processes():
+                os.kill(pid, signal.SIGKILL)

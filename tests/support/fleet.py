@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 from tests.support.eventually import eventually
 from tests.support.fleet_wire import Heard, SseWire, Wire, WsWire
+from tests.support.ports import address_of
 from tests.support.stored import StoredEvent, sequence_of
 
 LOST_WAIT_S = (0.2, 0.6)
@@ -148,10 +148,7 @@ class Fleet:
         ]
 
     def where(self) -> tuple[str, int]:
-        address = urlsplit(self._where())
-        assert address.hostname
-        assert address.port
-        return address.hostname, address.port
+        return address_of(self._where())
 
     def pause(self) -> None:
         """Nobody reads any more."""
@@ -219,12 +216,16 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.comes_back = False
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=10)
         for sailor in self.sailors:
             if sailor.wire is not None:
                 sailor.wire.abort()
-        if self.tasks:
-            await asyncio.wait(self.tasks, timeout=10)
-        await asyncio.sleep(0)
+
+        async def gone() -> bool:
+            return all(sailor.wire is None or sailor.wire.transport is None for sailor in self.sailors)
+
+        await eventually(gone, "everybody's connection has ended")
 
 
 def _wanted(subject: str, event: StoredEvent) -> bool:

@@ -81,7 +81,7 @@ class Flow:
                     headers={"Nats-Msg-Id": f"{self._name}-{n}"},
                 )
             except (TimeoutError, nats.errors.Error, nats.js.errors.Error):
-                await asyncio.sleep(0.1)  # away; it comes back
+                await asyncio.sleep(0.1)  # NATS is away: the time between two attempts
             else:
                 return
 

@@ -64,7 +64,7 @@ class Follower:
                     await self._read(client)
                 finally:
                     client.close()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # as EventSource waits before it comes back
 
     async def _read(self, client: SseClient) -> None:
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -10,18 +9,18 @@ import subprocess
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
 
 from tests.support.command import NATSGATE, environment
 from tests.support.eventually import wait_until
 from tests.support.http_reply import HttpReply, fetch
+from tests.support.lifetime import Running
 from tests.support.metrics import Metrics
+from tests.support.ports import address_of
 from tests.support.zygote import ZYGOTE, Forked
 
 
-class Gateway:
+class Gateway(Running):
     """One `natsgate serve` on a free port of 127.0.0.1.
 
     Attributes:
@@ -109,10 +108,7 @@ class Gateway:
                     stderr=log.fileno(),
                 )
         url = wait_until(self._listening, "the gateway logs where it listens", timeout_s=timeout_s)
-        address = urlsplit(url)
-        assert address.hostname, url
-        assert address.port, url
-        self.host, self.port = address.hostname, address.port
+        self.host, self.port = address_of(url)
 
     def _listening(self) -> str | None:
         assert self._process is not None
@@ -207,24 +203,6 @@ class Gateway:
         if process is not None:
             process.kill()
             process.wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
 
 def routes(*tables: Sequence[str]) -> str:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from types import TracebackType
-from typing import Self
 
-from tests.support.ports import free_port
+from tests.support.listener import Listener, cut_off
 
 
-class NatsProxy:
+class NatsProxy(Listener):
     """Forwards connections to a nats-server of this machine, and reads the server's side of the protocol.
 
     Args:
@@ -24,17 +22,15 @@ class NatsProxy:
     """
 
     def __init__(self, port: int, *, prefix: str = "live.") -> None:
+        super().__init__()
         self._upstream = port
         self._prefix = prefix.encode()
-        self.port = free_port()
         self.losing = 0
         self.lost = 0
         self.passed = 0
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -56,10 +52,7 @@ class NatsProxy:
         for writer in tuple(self._writers):
             writer.transport.abort()
 
-    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends, ways = [writer], list[asyncio.Task[None]]()
         self._writers.add(writer)
         try:
@@ -71,16 +64,13 @@ class NatsProxy:
                 asyncio.create_task(self._filter(upstream_reader, writer)),
             ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        except (OSError, asyncio.CancelledError):
-            pass  # the nats-server is away, or the test ends
+        except OSError:
+            pass  # the nats-server is away
         finally:
-            for each in ends:
-                each.transport.abort()
             self._writers -= set(ends)
             for way in ways:
                 way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            self._tasks.discard(task)
+            await asyncio.gather(*map(cut_off, ends), *ways, return_exceptions=True)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
@@ -106,18 +96,3 @@ class NatsProxy:
                 await self._flowing.wait()
                 writer.write(line + body)
                 await writer.drain()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        self._flowing.set()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # an aborted transport closes its socket in the loop's next turn

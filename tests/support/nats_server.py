@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -13,10 +12,10 @@ import sys
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.support.eventually import wait_until
+from tests.support.lifetime import Running
 from tests.support.ports import free_port
 
 
@@ -29,7 +28,7 @@ def nats_server_binary() -> str:
     return found
 
 
-class NatsServer:
+class NatsServer(Running):
     """One nats-server. Ports and store are fixed when it is made, so a restart finds its data again.
 
     Args:
@@ -106,13 +105,6 @@ class NatsServer:
         self.kill()
         self.start()
 
-    def pause(self) -> None:
-        """Freeze it (SIGSTOP): connections stay, nothing moves."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
     def monitor(self, page: str) -> dict[str, Any]:
         """One page of the monitoring port as JSON, e.g. `connz?subs=1`."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.monitor_port}/{page}", timeout=5) as reply:
@@ -123,21 +115,3 @@ class NatsServer:
         """The subject of every subscription of every client, with repetitions."""
         connections = self.monitor("connz?subs=1&limit=10000")["connections"]
         return [subject for connection in connections for subject in connection.get("subscriptions_list", [])]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)

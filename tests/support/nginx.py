@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.support.eventually import wait_until
+from tests.support.lifetime import Running
 from tests.support.ports import free_port
 
 _CONFIG = """\
@@ -46,7 +44,7 @@ http {{
 """
 
 
-class Nginx:
+class Nginx(Running):
     """One nginx on a free port of 127.0.0.1.
 
     Args:
@@ -92,12 +90,3 @@ class Nginx:
         if process is not None:
             process.terminate()
             process.wait(timeout=10)
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)

@@ -11,11 +11,11 @@ import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Any
 
 from tests.support.http_reply import HttpReply
+from tests.support.lifetime import Opened
+from tests.support.ports import address_of
 from tests.support.sse import parse_head, read_body
 from tests.support.tcp import Ended, TcpStream
 
@@ -78,7 +78,7 @@ def encode_op(**op: object) -> bytes:
     return encode_text(json.dumps(op))
 
 
-class RawWebSocket:
+class RawWebSocket(Opened):
     """One handshake and its frames. Nothing is read in the background, so who awaits nothing stalls.
 
     Args:
@@ -97,14 +97,12 @@ class RawWebSocket:
         receive_buffer_bytes: int | None = None,
         keep: bool = True,
     ) -> None:
-        address = urlsplit(url)
-        assert address.hostname, url
-        assert address.port, url
-        self.tcp = TcpStream(address.hostname, address.port, receive_buffer_bytes=receive_buffer_bytes, keep=keep)
+        host, port = address_of(url)
+        self.tcp = TcpStream(host, port, receive_buffer_bytes=receive_buffer_bytes, keep=keep)
         key = base64.b64encode(os.urandom(16))
         self._accept = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
         sent: dict[str, str | None] = {
-            "Host": f"{address.hostname}:{address.port}",
+            "Host": f"{host}:{port}",
             "Upgrade": "websocket",
             "Connection": "Upgrade",
             "Sec-WebSocket-Key": key.decode(),
@@ -122,7 +120,7 @@ class RawWebSocket:
     async def open(self, *, timeout_s: float = PATIENCE_S) -> None:
         """Shake hands; a refusal leaves `status` other than 101 and its `body`."""
         async with asyncio.timeout(timeout_s):
-            await self.tcp.connect()
+            await self.tcp.open()
             await self.tcp.send(self._request)
             self.status, self.headers = parse_head(await self.tcp.read_until(b"\r\n\r\n"))
             if self.status == 101:
@@ -205,19 +203,6 @@ class RawWebSocket:
 
     def close(self) -> None:
         self.tcp.close()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 __all__ = ["BINARY", "CLOSE", "CONTINUATION", "PING", "PONG", "TEXT", "Ended", "Frame", "RawWebSocket"]

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.gateway import Gateway
+from tests.support.lifetime import Running
 from tests.support.sse import parse_head
 from tests.support.tokens import token
 
@@ -64,7 +64,7 @@ class Mailbox:
         self.reports: list[dict[str, Any]] = []
 
 
-class Site:
+class Site(Running):
     """The server, in a thread of its own: browsers outlive the loops of tests.
 
     Attributes:
@@ -206,15 +206,6 @@ class Site:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def answer(writer: asyncio.StreamWriter, body: bytes, content_type: str, more: str = "") -> None:

@@ -7,11 +7,12 @@ import json
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
 from tests.support.http_reply import HttpReply
+from tests.support.lifetime import Opened
+from tests.support.ports import address_of
 from tests.support.tcp import TcpStream
 
 PATIENCE_S = 10.0
@@ -99,7 +100,7 @@ class EventStreamParser:
         self._data, self._type, self._id = [], "", None
 
 
-class SseClient:
+class SseClient(Opened):
     """One GET and its event stream.
 
     Nothing is read in the background: a client that awaits nothing is a stalled reader.
@@ -120,11 +121,9 @@ class SseClient:
         receive_buffer_bytes: int | None = None,
         keep: bool = True,
     ) -> None:
-        address = urlsplit(url)
-        assert address.hostname, url
-        assert address.port, url
-        self._host = f"{address.hostname}:{address.port}"
-        self.tcp = TcpStream(address.hostname, address.port, receive_buffer_bytes=receive_buffer_bytes, keep=keep)
+        host, port = address_of(url)
+        self._host = f"{host}:{port}"
+        self.tcp = TcpStream(host, port, receive_buffer_bytes=receive_buffer_bytes, keep=keep)
         self._target = target or events_target(subjects, query or {})
         self._headers = {"Accept": "text/event-stream", **(headers or {})}
         self._parser = EventStreamParser()
@@ -156,7 +155,7 @@ class SseClient:
     async def open(self, *, timeout_s: float = PATIENCE_S) -> None:
         """Connect, send the request, read status and headers; a refusal's body too."""
         async with asyncio.timeout(timeout_s):
-            await self.tcp.connect()
+            await self.tcp.open()
             lines = [f"GET {self._target} HTTP/1.1", f"Host: {self._host}"]
             lines += [f"{name}: {value}" for name, value in self._headers.items()]
             await self.tcp.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
@@ -239,19 +238,6 @@ class SseClient:
 
     def close(self) -> None:
         self.tcp.close()
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.open()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def events_target(subjects: Iterable[str], query: Mapping[str, str]) -> str:

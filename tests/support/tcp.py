@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from types import TracebackType
-from typing import Self
+
+from tests.support.lifetime import Opened
 
 
 class Ended(ConnectionError):
     """The peer ended the connection where more was expected."""
 
 
-class TcpStream:
+class TcpStream(Opened):
     """One socket without any reader in the background: who does not call, stalls.
 
     Args:
@@ -35,7 +35,7 @@ class TcpStream:
         self.reads = 0
         self.was_reset = False
 
-    async def connect(self) -> None:
+    async def open(self) -> None:
         await asyncio.get_running_loop().sock_connect(self._socket, self._address)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -114,12 +114,3 @@ class TcpStream:
         """Close with a TCP reset, as a client that vanished behind a broken proxy."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
-
-    async def __aenter__(self) -> Self:
-        await self.connect()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"
+JWT: dict[str, object] = {"AUTH": "jwt", "JWT_SECRET": SECRET}
+"""The settings of a gateway that takes tokens signed with SECRET."""
 
 
 @cache
