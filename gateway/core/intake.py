@@ -52,6 +52,8 @@ class Intake:
         held_bytes: what is kept aside.
         repeated: how many messages came with a sequence that the log already has. A few are usual after a hole was
             filled; a stream that was created anew shows itself by them.
+        doubtful: whether one of them was stored later than the log's head, so that it is of another life of the stream
+            (or of one that was put back). What comes then is kept aside: the leader is to be asked first.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Intake:
         self.holes = 0
         self.held_bytes = 0
         self.repeated = 0
+        self.doubtful = False
 
     # Holding
 
@@ -85,6 +88,7 @@ class Intake:
         self._held = []
         self.held_bytes = 0
         self._newest = b""
+        self.doubtful = False
 
     def fill(self, sequence: int, subject: bytes, payload: bytes, headers: bytes, *, counted: bool) -> None:
         """Take a message that was read from the stream. What the log has already is passed over.
@@ -160,6 +164,9 @@ class Intake:
             return None
         if sequence < expected:
             self.repeated += 1
+            if _later(_stored_at(headers), self.stored_at):
+                self.doubtful = True
+                self._held = []
             return None
         self.holes += 1
         self._held = [_Live(sequence, subject, payload, headers)]
@@ -180,7 +187,16 @@ class Intake:
     @property
     def stored_at(self) -> str:
         """When the stream stored the message at the head, as the server wrote it (RFC 3339, UTC); empty if unknown."""
-        begin = self._newest.rfind(_STAMP)
-        if begin < 0:
-            return ""
-        return self._newest[begin + len(_STAMP) :].split(b"\r", 1)[0].decode("ascii", "replace")
+        return _stored_at(self._newest)
+
+
+def _stored_at(headers: bytes) -> str:
+    begin = headers.rfind(_STAMP)
+    if begin < 0:
+        return ""
+    return headers[begin + len(_STAMP) :].split(b"\r", 1)[0].decode("ascii", "replace")
+
+
+def _later(one: str, other: str) -> bool:
+    # Fractions of seconds come without zeros at their end, so that all but the Z compares as text.
+    return bool(one and other) and one.removesuffix("Z") > other.removesuffix("Z")

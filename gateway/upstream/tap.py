@@ -242,6 +242,15 @@ class Tap:
         await self._release("sequence")
         return True
 
+    async def _is_another(self) -> bool:
+        """Whether the stream is not the one that the log is of, by its leader; then the log has begun anew."""
+        state = await self._api.info()
+        self._intake.doubtful = False
+        if state.incarnation != self._hub.log.incarnation:
+            await self._born_again(state)
+            return True
+        return await self._went_back(state)
+
     async def _forked(self) -> bool:
         """Whether the stream has another message than we have where the log ends: it was put back, and has grown past
         that since."""
@@ -277,6 +286,8 @@ class Tap:
         """Fill holes until live messages flow again. The intake holds."""
         while True:
             if hole is None:
+                if self._intake.doubtful and await self._is_another():
+                    return
                 hole = self._intake.release()
                 self._hub.advanced()
                 if hole is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,10 +11,12 @@ from gateway.core.intake import Hole, Intake
 from gateway.core.log import Log
 
 
-def headers(sequence: int | str, stream: str = "EVENTS", forged: str = "") -> bytes:
+def headers(
+    sequence: int | str, stream: str = "EVENTS", forged: str = "", time: str = "2030-01-01T00:00:00.5Z"
+) -> bytes:
     return (
         f"NATS/1.0\r\n{forged}Nats-Stream: {stream}\r\nNats-Subject: repo.1.x\r\nNats-Sequence: {sequence}\r\n"
-        "Nats-Time-Stamp: 2030-01-01T00:00:00.5Z\r\nNats-Last-Sequence: 0\r\n\r\n"
+        f"Nats-Time-Stamp: {time}\r\nNats-Last-Sequence: 0\r\n\r\n"
     ).encode()
 
 
@@ -59,6 +62,27 @@ def test_the_log_is_whole_whatever_the_live_path_does(plan: list[str]) -> None:
     mend()
 
     assert sequences(log) == list(range(1, stored + 1))
+
+
+@pytest.mark.parametrize(
+    ("time", "doubtful"),
+    [
+        ("2030-01-01T00:00:00.5Z", False),
+        ("2030-01-01T00:00:00.499999999Z", False),
+        ("2030-01-01T00:00:00Z", False),
+        ("2030-01-01T00:00:00.500000001Z", True),
+        ("2030-01-01T00:00:01Z", True),
+    ],
+)
+def test_a_repeated_sequence_of_a_later_time_is_doubted(time: str, doubtful: bool) -> None:
+    """A sequence that comes again, stored later than the head, is of another life of the stream: what follows it is
+    kept aside until the leader was asked. The echo of a filled hole is not."""
+    intake, log = intake_at(10)
+    receive(intake, 11)
+    assert intake.receive(b"live.repo.1.x", headers(11, time=time), b'{"n":1}') is None
+    assert (intake.doubtful, intake.holding) == (doubtful, doubtful)
+    receive(intake, 12)
+    assert log.head == (11 if doubtful else 12)
 
 
 def test_a_hole_is_told_at_the_first_message_behind_it() -> None:

@@ -221,7 +221,7 @@ async def test_recreated_for_returning_clients(scene: Scene) -> None:
     async def tap_closed() -> bool:
         return (await asyncio.to_thread(gateway.metrics)).total("natsgate_nats_subscriptions") == 0
 
-    await eventually(tap_closed, "nobody listens")  # who does finds out a moment later, and is told then
+    await eventually(tap_closed, "nobody listens")
     await scene.store(5)
     await scene.recreate()
     await scene.store(50)
@@ -233,6 +233,29 @@ async def test_recreated_for_returning_clients(scene: Scene) -> None:
                 async with scene.client(other, cursor) as beside:
                     await expect_gap(beside, "recreated", None)
                     await beside.ready()
+
+
+async def test_recreated_under_an_open_tap(scene: Scene) -> None:
+    """Where somebody listens while the stream is made anew, events of the new life are never taken for ones of the old:
+    who is connected, and who comes in that moment with a cursor of the old life, is told `recreated` first."""
+    gateway = await scene.gateway()
+    async with scene.follower(gateway) as page:
+        await scene.store(5)
+        await page.until_heard(5)
+        cursor = page.heard[1].id
+        old_life = str(page.heard[0].id).rpartition("-")[0]
+        await scene.recreate()
+        await scene.store(50)
+        async with scene.client(gateway, cursor) as sse:
+            late = [await sse.next_event()]
+            while late[-1].type != "natsgate.ready":
+                late.append(await sse.next_event())
+        gap = await page.until_told("gap")
+        assert (gap["reason"], gap["from"]) == ("recreated", None)
+    for event in (*page.heard, *late):
+        life, _, sequence = str(event.id).rpartition("-")
+        if event.type == "message" and life == old_life:
+            assert (int(sequence), event.json()["n"]) in enumerate(range(5), start=1), event
 
 
 async def test_a_new_epoch(scene: Scene) -> None:
