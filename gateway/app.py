@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from gateway.core.carriers import BEARER_SUBPROTOCOL
 from gateway.core.dialect import ENVELOPE, RAW, RAW_WITH_CONTROL
-from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, UpgradeRequired
+from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, Rejection, UpgradeRequired
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import RouteSpec
@@ -45,7 +45,7 @@ MAX_BODY_BYTES = 4096
 """The largest body of `POST /auth/ticket`."""
 
 _NOWHERE = "Nothing is served at this path. Streams are at /events and /ws, and at the configured routes."
-_HTTP_ERRORS = {
+_HTTP_ERRORS: Mapping[int, tuple[Rejection, str, str]] = {
     405: ("bad_method", "Method Not Allowed", "This path does not take this method."),
     505: ("bad_http", "HTTP Version Not Supported", ""),
 }

@@ -52,8 +52,7 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 def gateway(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A ready gateway with default settings, shared by all tests."""
     with Gateway(tmp_path_factory.mktemp("gateway"), nats_server.url) as running:
-        running.wait_ready()
-        yield running
+        yield from shared(running)
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +60,15 @@ def guarded(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -
     """A ready gateway with AUTH=jwt and SECRET, shared by all tests."""
     settings = {"AUTH": "jwt", "JWT_SECRET": SECRET}
     with Gateway(tmp_path_factory.mktemp("guarded"), nats_server.url, settings) as running:
-        running.wait_ready()
-        yield running
+        yield from shared(running)
+
+
+def shared(gateway: Gateway) -> Iterator[Gateway]:
+    """Lends a gateway to all tests. Whatever they did to it, it has counted under labels that it showed before."""
+    gateway.wait_ready()
+    before = gateway.metrics().counters()
+    yield gateway
+    assert gateway.metrics().counters() == before
 
 
 @pytest.hookimpl(wrapper=True)

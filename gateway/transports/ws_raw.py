@@ -15,7 +15,7 @@ from gateway.core.errors import BadRequest, ClientError, Unauthorized, UpstreamE
 from gateway.core.guard import Door, Entry, Guard, Store
 from gateway.core.ops import Auth, Ref, parse_op
 from gateway.core.reader import Reader
-from gateway.transports.room import Room
+from gateway.transports.room import Published, Room
 from gateway.transports.ws import UNSTORED, WebSocketConnection
 
 SUBPROTOCOL = "natsgate.raw.v1"
@@ -111,9 +111,9 @@ class RawConnection(WebSocketConnection):
             self.hold_reading(UNSTORED, True)
 
     async def _stored(self, storing: Awaitable[object]) -> None:
+        outcome: Published = "stored"
         try:
             await storing
-            outcome = "stored"
         except ClientError as error:
             outcome = "refused"
             self.refuse(error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from gateway.core.closing import Closing
 from gateway.core.control import GapReason
@@ -45,6 +45,9 @@ PAUSE_EVERY = 200
 """Readers that are written to before the loop gets to do something else."""
 
 
+ReplayOutcome = Literal["done", "gap", "snapshot", "retried"]
+
+
 class Missing(NamedTuple):
     """What is gone for a reader: everything from `cursor`, where it stands, up to `upto`, for this reason.
 
@@ -70,7 +73,7 @@ class Replay:
         log: for faults.
 
     Attributes:
-        outcomes: how readers were served from the stream: `done`, `gap`, `snapshot`, `retried`.
+        outcomes: how readers were served from the stream.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Replay:
         self._asking: set[Reader] = set()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(JOBS)
-        self.outcomes: Counter[str] = Counter()
+        self.outcomes: Counter[ReplayOutcome] = Counter(dict.fromkeys(get_args(ReplayOutcome), 0))
 
     def take(self, reader: Reader) -> None:
         """A reader has become READING."""
