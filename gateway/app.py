@@ -27,7 +27,7 @@ from gateway.core.start import NOW
 from gateway.cors import Cors
 from gateway.door import Door, Gate
 from gateway.replies import json_reply, metrics_reply, problem, refusal
-from gateway.routing import ConfiguredRoute
+from gateway.routing import AsWritten, ConfiguredRoute
 from gateway.transports.connection import Connection
 from gateway.transports.http_server import DETACH
 from gateway.transports.room import Room
@@ -109,10 +109,10 @@ class App:
         )
         app.router.redirect_slashes = False
         app.router.default = self._nowhere
-        return Cors(app, lambda: self._gate.authenticator.origins, self._preflight_refused)
+        return AsWritten(Cors(app, lambda: self._gate.authenticator.origins, self._preflight_refused))
 
     @staticmethod
-    def metrics_only(page: Callable[[], bytes]) -> Starlette:
+    def metrics_only(page: Callable[[], bytes]) -> ASGIApp:
         """The application of `METRICS_LISTEN`."""
 
         async def metrics(request: Request) -> Response:
@@ -123,7 +123,8 @@ class App:
             return problem(error.status_code, error.detail, "GET /metrics is all that is served here.", error.headers)
 
         routes = [Route("/metrics", metrics, methods=["GET"])]
-        return Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: _server_error})
+        app = Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: _server_error})
+        return AsWritten(app)
 
     # Streams
 

@@ -228,11 +228,37 @@ async def test_metrics_and_probes_stay_inside(front: Front, certificate: Certifi
     """/metrics, /livez and /readyz are not to be had through the proxy; refusals of the gateway are."""
     trust = ssl.create_default_context(cafile=certificate.authority)
     async with httpx.AsyncClient(verify=trust, base_url=front.proxy.origin) as client:
-        for path in ("/metrics", "/livez", "/readyz"):
+        for path in ("/metrics", "/livez", "/readyz", *OTHER_SPELLINGS):
             assert (await client.get(path)).status_code == 404, path
+            assert await status_of(front.relay, path) == 404, path
         refusal = await client.get("/events?subject=*.x")
     assert refusal.status_code == 400
     assert refusal.headers["content-type"] == "application/problem+json"
+
+
+OTHER_SPELLINGS = ("/%6Detrics", "/%6detrics", "/%6D%65%74%72%69%63%73", "/l%69vez", "/ready%7A", "/readyz?x=1")
+
+
+async def test_metrics_and_probes_are_known_in_every_spelling(
+    stack: AsyncExitStack, proxy_kind: type[Proxy], certificate: Certificate, tmp_path: Path
+) -> None:
+    """The proxy itself keeps them back, encoded too: no replica is asked, however it would take such a path."""
+    recorder = await stack.enter_async_context(Recorder())
+    proxy = proxy_kind(tmp_path / proxy_kind.name, certificate, [recorder.port, recorder.port])
+    await asyncio.to_thread(stack.enter_context, proxy)
+    relay = await stack.enter_async_context(TlsRelay(proxy.port, certificate.authority))
+    for path in OTHER_SPELLINGS:
+        assert await status_of(relay, path) == 404, path
+    assert recorder.requests == []
+    assert await status_of(relay, "/%65vents") == 200
+    assert [each.partition(" HTTP")[0] for each in recorder.requests] == ["GET /%65vents"], "as it was written"
+
+
+async def status_of(relay: TlsRelay, path: str) -> int:
+    """The status of an answer to this path, which goes out as it is."""
+    async with TcpStream("127.0.0.1", relay.port) as tcp, asyncio.timeout(10):
+        await tcp.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return int((await tcp.read_until(b"\r\n")).split(b" ")[1])
 
 
 async def test_plain_http_is_sent_to_https(front: Front) -> None:
