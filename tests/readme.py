@@ -23,6 +23,12 @@ from gateway.upstream.replay import ReplayOutcome
 README = Path(__file__).parent.parent / "gateway" / "README.md"
 
 
+def blocks(language: str) -> list[str]:
+    """The examples of the page that are marked so."""
+    page = README.read_text("utf-8")
+    return re.findall(rf"^```{re.escape(language)}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+
+
 def settings_table() -> str:
     """All settings, in the order of the code."""
     rows = ["| name | default | meaning |", "| --- | --- | --- |"]
