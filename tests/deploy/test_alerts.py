@@ -6,11 +6,13 @@ import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import yaml
 
+from gateway.core.control import GapReason
+from gateway.core.envelope import DropReason
 from tests.deploy.files import DEPLOY, K8S, document, program
 from tests.deploy.prometheus_rule import written
 from tests.support.gateway import Gateway
@@ -277,6 +279,21 @@ def test_an_alert_leads_to_what_to_do(alert: str) -> None:
     assert anchor == alert.lower()
     headings = re.findall(r"^#+ (.*)$", (DEPLOY / "README.md").read_text("utf-8"), re.MULTILINE)
     assert alert in headings
+
+
+@pytest.mark.parametrize(
+    ("reasons", "alerts"),
+    [
+        (get_args(DropReason), ["NatsgateEventsDropped"]),
+        (get_args(GapReason), ["NatsgateGaps", "NatsgateStreamReplaced"]),
+    ],
+    ids=["drops", "gaps"],
+)
+def test_a_runbook_knows_every_reason(reasons: tuple[str, ...], alerts: list[str]) -> None:
+    """What a message was dropped for, or events are gone for, is explained where the alert leads."""
+    page = (DEPLOY / "README.md").read_text("utf-8")
+    sections = [page[page.index(f"### {alert}\n") :].split("\n#", 1)[0] for alert in alerts]
+    assert set(reasons) <= set(re.findall(r"`(\w+)`", " ".join(sections)))
 
 
 @pytest.mark.parametrize("alert", RULES)
