@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from gateway.core.carriers import BEARER_SUBPROTOCOL
 from gateway.core.dialect import ENVELOPE, RAW, RAW_WITH_CONTROL
-from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, UpgradeRequired
+from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, Rejection, UpgradeRequired
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import RouteSpec
@@ -27,7 +27,7 @@ from gateway.core.start import NOW
 from gateway.cors import Cors
 from gateway.door import Door, Gate
 from gateway.replies import json_reply, metrics_reply, problem, refusal
-from gateway.routing import ConfiguredRoute
+from gateway.routing import AsWritten, ConfiguredRoute
 from gateway.transports.arrival import Arrival
 from gateway.transports.connection import Connection
 from gateway.transports.http_server import DETACH
@@ -46,7 +46,7 @@ MAX_BODY_BYTES = 4096
 """The largest body of `POST /auth/ticket`."""
 
 _NOWHERE = "Nothing is served at this path. Streams are at /events and /ws, and at the configured routes."
-_HTTP_ERRORS = {
+_HTTP_ERRORS: Mapping[int, tuple[Rejection, str, str]] = {
     405: ("bad_method", "Method Not Allowed", "This path does not take this method."),
     505: ("bad_http", "HTTP Version Not Supported", ""),
 }
@@ -110,10 +110,10 @@ class App:
         )
         app.router.redirect_slashes = False
         app.router.default = self._nowhere
-        return Cors(app, lambda: self._gate.authenticator.origins, self._preflight_refused)
+        return AsWritten(Cors(app, lambda: self._gate.authenticator.origins, self._preflight_refused))
 
     @staticmethod
-    def metrics_only(page: Callable[[], bytes]) -> Starlette:
+    def metrics_only(page: Callable[[], bytes]) -> ASGIApp:
         """The application of `METRICS_LISTEN`."""
 
         async def metrics(request: Request) -> Response:
@@ -124,7 +124,8 @@ class App:
             return problem(error.status_code, error.detail, "GET /metrics is all that is served here.", error.headers)
 
         routes = [Route("/metrics", metrics, methods=["GET"])]
-        return Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: _server_error})
+        app = Starlette(routes=routes, exception_handlers={HTTPException: refused, Exception: _server_error})
+        return AsWritten(app)
 
     # Streams
 

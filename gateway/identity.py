@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from random import Random
+from typing import get_args
 
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.jose import BadKey, Key, public_key, secret_key
@@ -43,7 +44,7 @@ class Identity:
         self, settings: Settings, revoked: Revoked, *, random: Random, now: Callable[[], float], log: Logger
     ) -> None:
         self.revoked = revoked
-        self.failures: Counter[AuthFailure] = Counter()
+        self.failures: Counter[AuthFailure] = Counter(dict.fromkeys(get_args(AuthFailure), 0))
         self.jwks: Jwks | None = None
         if settings.auth == "jwt" and settings.jwks_url is not None:
             self.jwks = Jwks(settings.jwks_url, random=random, log=log, changed=self._keys_changed, now=now)

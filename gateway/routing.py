@@ -8,11 +8,22 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.core.errors import BadRequest, ClientError
 from gateway.core.routes import RouteSpec
+
+
+class AsWritten:
+    """Lets an application match paths as they stand in the URL, where Starlette matches them decoded: what a proxy does
+    not take for `/metrics`, such as `/%6Detrics`, is not to become it behind that proxy."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "path": scope["raw_path"].decode("latin-1")}, receive, send)
 
 
 class Serves(Protocol):
@@ -29,8 +40,8 @@ class Serves(Protocol):
 
 
 class ConfiguredRoute(BaseRoute):
-    """One configured route. It matches the raw path: Starlette's own matching sees it decoded, where a `%2F` in an
-    id has become a slash already."""
+    """One configured route. It matches the raw path, and decodes its parameters: in a path that is decoded as a whole a
+    `%2F` in an id has become a slash already."""
 
     def __init__(self, spec: RouteSpec, app: Serves) -> None:
         self._spec = spec

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from gateway import __version__
+from gateway.app import BUILT_IN
+from gateway.core.dialect import Transport
 from gateway.door import Gate
 from gateway.identity import Identity
 from gateway.memory import Memory
@@ -20,6 +22,9 @@ Label = TypeVar("Label", bound=str)
 
 class Samples(Sampler):
     """All numbers of a replica but those that are observed as they happen (see `Metrics`).
+
+    Whatever can be counted is there from the start, as 0, or Prometheus would not see the first of it: a series that
+    appears as 5 has not grown. So each count begins with all labels that its type names.
 
     Args:
         source, room, identity, gate, memory, limits: where things are counted.
@@ -59,13 +64,13 @@ class Samples(Sampler):
         yield Sample(
             "natsgate_connections",
             "Open connections.",
-            _floats(room.current),
+            _floats(self._routes | room.current),
             ("transport", "route"),
         )
         yield Sample(
             "natsgate_connections_opened_total",
             "Connections opened.",
-            _floats(room.opened),
+            _floats(self._routes | room.opened),
             ("transport", "route"),
         )
         yield Sample(
@@ -112,6 +117,12 @@ class Samples(Sampler):
             _floats(room.published),
             ("via", "outcome"),
         )
+
+    @property
+    def _routes(self) -> dict[tuple[str, str], int]:
+        """None at any of the routes there are."""
+        found = {(transport, BUILT_IN): 0 for transport in get_args(Transport)}
+        return found | {(each, spec.name): 0 for spec in self._gate.settings.route for each in spec.transports}
 
     def _of_events(self) -> Iterator[Sample]:
         hub, log = self._hub, self._hub.log

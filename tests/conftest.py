@@ -52,16 +52,22 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 def gateway(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A ready gateway with default settings, shared by all tests."""
     with Gateway(tmp_path_factory.mktemp("gateway"), nats_server.url) as running:
-        running.wait_ready()
-        yield running
+        yield from shared(running)
 
 
 @pytest.fixture(scope="session")
 def guarded(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A ready gateway that takes tokens signed with SECRET, shared by all tests."""
     with Gateway(tmp_path_factory.mktemp("guarded"), nats_server.url, JWT) as running:
-        running.wait_ready()
-        yield running
+        yield from shared(running)
+
+
+def shared(gateway: Gateway) -> Iterator[Gateway]:
+    """Lends a gateway to all tests. Whatever they did to it, it has counted under labels that it showed before."""
+    gateway.wait_ready()
+    before = gateway.metrics().counters()
+    yield gateway
+    assert gateway.metrics().counters() == before
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Literal, get_args
 
 import orjson
 
@@ -32,6 +33,8 @@ MAX_DOCUMENT_BYTES = 2**20
 RETRY_FIRST_S, RETRY_MOST_S = 0.5, 30.0
 ABSENT_BYTES = 2**18
 """What may be remembered of key names that the issuer was asked for and does not have."""
+
+Fetched = Literal["done", "failed"]
 
 
 class Jwks:
@@ -74,7 +77,7 @@ class Jwks:
         self.loaded = False
         self.trouble = "not fetched yet"
         self.absent: Recent[tuple[str, str | None], bool] = Recent(ABSENT_BYTES)
-        self.fetches: Counter[str] = Counter()
+        self.fetches: Counter[Fetched] = Counter(dict.fromkeys(get_args(Fetched), 0))
 
     def __len__(self) -> int:
         return len(self._keys)

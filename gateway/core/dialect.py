@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 
@@ -11,15 +11,17 @@ from gateway.core.control import Control
 from gateway.core.event import Event
 from gateway.core.feed import Feed
 
+Transport = Literal["sse", "ws"]
+
 
 class Dialect(Protocol):
     """What a hub needs to speak to a reader.
 
     Attributes:
-        transport: the label in metrics: `sse` or `ws`.
+        transport: the label in metrics.
     """
 
-    transport: str
+    transport: Transport
 
     def events(self, feed: Feed, events: list[Event]) -> bytes:
         """The bytes of one or more good events: the same for every reader of the feed in this dialect."""
@@ -34,7 +36,7 @@ class Dialect(Protocol):
 class Sse:
     """Server-Sent Events. `named` adds `event: <type>` to events."""
 
-    transport = "sse"
+    transport: Transport = "sse"
 
     def __init__(self, *, named: bool) -> None:
         self._named = named
@@ -55,7 +57,7 @@ class Sse:
 class Envelope:
     """The WebSocket subprotocol `natsgate.v1`: every frame is a JSON object with an `op`."""
 
-    transport = "ws"
+    transport: Transport = "ws"
 
     def events(self, feed: Feed, events: list[Event]) -> bytes:
         head = feed.head
@@ -83,7 +85,7 @@ class Envelope:
 class Raw:
     """Bare events, one a text frame (`natsgate.raw.v1`). `control` adds `{"natsgate":…}` frames in between."""
 
-    transport = "ws"
+    transport: Transport = "ws"
 
     def __init__(self, *, control: bool) -> None:
         self._control = control

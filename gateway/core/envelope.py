@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import orjson
 
@@ -19,10 +19,16 @@ _RESERVED_PREFIX = "natsgate."
 _MAX_TYPE_CHARS = 256
 
 
+DropReason = Literal[
+    "not_utf8", "not_json", "not_object", "too_deep", "too_large", "not_from_stream", "bad_sequence"
+]  # fmt: skip
+"""Why a message reaches nobody: what it holds, or that the stream did not send it."""
+
+
 class BadEvent(ValueError):
     """The payload is no event. `reason` is the label of `natsgate_events_dropped_total`."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: DropReason) -> None:
         super().__init__(reason)
         self.reason = reason
 

@@ -19,6 +19,7 @@ GatewayError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from gateway.core.closing import Closing
@@ -28,6 +29,23 @@ AuthFailure = Literal[
     "ticket", "ticket_path", "access_token_off", "origin",
 ]  # fmt: skip
 """Why somebody was not let in, for metrics: a closed set."""
+
+Rejection = Literal[
+    "bad_request", "bad_cursor", "too_many_filters", "unauthorized", "forbidden", "bad_origin", "not_found",
+    "upgrade_required", "unprocessable", "draining", "limit_connections", "overloaded", "bad_method", "bad_http",
+    "websocket_version", "request_timeout", "headers_too_large", "too_many_pipelined", "too_many_waiting",
+    "no_descriptors",
+]  # fmt: skip
+"""Why a request became no connection, for metrics: a closed set."""
+
+MessageError = Literal[
+    "already_subscribed", "bad_data", "bad_json", "not_accepted", "not_stored", "not_subscribed", "not_text",
+    "protocol_error", "too_large", "too_many_subscriptions", "unknown_op",
+]  # fmt: skip
+"""What can be wrong with a message over a connection that there is already."""
+
+ErrorCode = Rejection | MessageError
+"""The `code` of WebSocket `error` frames."""
 
 
 class GatewayError(Exception):
@@ -46,11 +64,11 @@ class ClientError(GatewayError):
     """
 
     status = 400
-    code = "bad_request"
+    code: ErrorCode = "bad_request"
     title = "Bad Request"
     closing: Closing | None = None
 
-    def __init__(self, detail: str, *, code: str | None = None) -> None:
+    def __init__(self, detail: str, *, code: ErrorCode | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         if code is not None:
@@ -83,7 +101,7 @@ class Forbidden(ClientError):
     """The request is understood and not allowed for this principal."""
 
     status = 403
-    code = "forbidden"
+    code: ErrorCode = "forbidden"
     title = "Forbidden"
     closing: Closing | None = Closing.FORBIDDEN
 
@@ -125,19 +143,26 @@ class Unprocessable(ClientError):
     title = "Unprocessable Content"
 
 
+_LATER: Mapping[Closing, Rejection] = {
+    Closing.DRAINING: "draining",
+    Closing.LIMIT_CONNECTIONS: "limit_connections",
+    Closing.OVERLOADED: "overloaded",
+}
+
+
 class ComeBack(ClientError):
     """It cannot be served now; the client is to come again. An EventSource dies of any status but 200, so it is
     answered with a stream that ends at once.
 
     Attributes:
-        why: the reason, as in `natsgate.closing`.
+        why: the reason, as in `natsgate.closing`: `DRAINING`, `LIMIT_CONNECTIONS` or `OVERLOADED`.
     """
 
     status = 503
     title = "Service Unavailable"
 
     def __init__(self, detail: str, *, why: Closing = Closing.OVERLOADED, too_many: bool = False) -> None:
-        super().__init__(detail, code=why.reason)
+        super().__init__(detail, code=_LATER[why])
         self.why = why
         self.closing = why
         if too_many:  # of this client's: RFC 6585, section 4

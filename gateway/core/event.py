@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from gateway.core.envelope import BadEvent, check, event_name
+from gateway.core.envelope import BadEvent, DropReason, check, event_name
 
 if TYPE_CHECKING:
     from gateway.core.index import Topic
@@ -42,7 +42,7 @@ class Event:
         self._sse: bytes | None = None
         self._tail: bytes | None = None
 
-    def checked(self) -> str | None:
+    def checked(self) -> DropReason | None:
         """Check the payload, once, when the first reader wants it.
 
         Returns:

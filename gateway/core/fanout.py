@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import get_args
 
+from gateway.core.dialect import Transport
 from gateway.core.event import Event
 from gateway.core.feed import Feed
 from gateway.core.index import FilterTree
@@ -41,7 +43,7 @@ class FanOut:
         self._log = log
         self._tree = tree
         self._now = now
-        self.delivered = {"sse": Delivered(), "ws": Delivered()}
+        self.delivered: dict[Transport, Delivered] = {each: Delivered() for each in get_args(Transport)}
         self.running = False
 
     def write(self, events: list[Event]) -> bool:

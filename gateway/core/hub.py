@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import get_args
 
 from gateway.core import control
 from gateway.core.ahead import Ahead
@@ -66,7 +67,7 @@ class Hub:
         self.fan_out = FanOut(log, feeds.tree, now)
         self.replayed = {"log": 0, "stream": 0}
         self.resumed = 0
-        self.gaps: Counter[str] = Counter()
+        self.gaps: Counter[GapReason] = Counter(dict.fromkeys(get_args(GapReason), 0))
         self.life = 0
         self.on_flush: Callable[[], None] | None = None
         self.readers: set[Reader] = set()

@@ -10,8 +10,9 @@ messages without a word. At a hole the intake holds: what comes is kept aside un
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
+from gateway.core.envelope import DropReason
 from gateway.core.log import Log
 
 HOLD_BYTES = 16 * 1024 * 1024
@@ -20,6 +21,12 @@ HOLD_BYTES = 16 * 1024 * 1024
 HELD_OVERHEAD_BYTES = 200
 _LARGEST_SEQUENCE = 2**64 - 1
 _STAMP = b"\r\nNats-Time-Stamp: "
+
+
+FoundBy = Literal["sequence", "reconnect", "tail"]
+"""What shows a hole: the next message, a reconnect, the leader's last sequence."""
+
+FOUND_BY: tuple[FoundBy, ...] = get_args(FoundBy)
 
 
 class Hole(NamedTuple):
@@ -181,7 +188,7 @@ class Intake:
         else:
             self._log.append(sequence, subject, payload)
 
-    def _drop(self, reason: str, subject: bytes) -> None:
+    def _drop(self, reason: DropReason, subject: bytes) -> None:
         self._log.count_drop(reason, subject.decode("utf-8", "replace"))
 
     @property

@@ -7,9 +7,11 @@ below `base` is only in the stream.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from gateway.core.envelope import DropReason
 from gateway.core.event import Event
 from gateway.core.feed import Feed
 from gateway.core.index import FilterTree, Run, SubjectIndex
@@ -55,7 +57,7 @@ class Log:
         self.limit_bytes = limit_bytes
         self.tree = tree
         self.incarnation = ""
-        self.dropped: dict[str, int] = {}
+        self.dropped: Counter[DropReason] = Counter(dict.fromkeys(get_args(DropReason), 0))
         self.on_drop: Callable[[str, str], None] | None = None
         self.prefix = b""
         self.reset("", 0)
@@ -135,9 +137,9 @@ class Log:
                 good.append(event)
         return good
 
-    def count_drop(self, reason: str, subject: str) -> None:
+    def count_drop(self, reason: DropReason, subject: str) -> None:
         """Count a message that nobody gets."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
+        self.dropped[reason] += 1
         if self.on_drop is not None:
             self.on_drop(reason, subject)
 

@@ -10,7 +10,7 @@ import orjson
 
 from gateway.core import frames
 from gateway.core.carriers import MAX_TOKEN_CHARS
-from gateway.core.errors import BadRequest, ClientError
+from gateway.core.errors import BadRequest, ClientError, ErrorCode
 from gateway.core.query import parse_start
 from gateway.core.start import Start
 
@@ -23,7 +23,7 @@ MAX_REF_CHARS = 128
 class BadOp(BadRequest):
     """A message that cannot be answered otherwise. `ref`: the request's, where it could be read."""
 
-    def __init__(self, detail: str, *, code: str, ref: Ref = None) -> None:
+    def __init__(self, detail: str, *, code: ErrorCode, ref: Ref = None) -> None:
         super().__init__(detail, code=code)
         self.ref = ref
 

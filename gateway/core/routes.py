@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gateway.core.dialect import Transport
 from gateway.core.errors import BadRequest, Forbidden
 from gateway.core.subjects import Filter, parse_filter
 from publishers.wire import MAX_SUBJECT_BYTES, InvalidId, encode_id
@@ -37,7 +38,7 @@ class RouteSpec(BaseModel):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     path: str
-    transports: Annotated[tuple[Literal["sse", "ws"], ...], Field(min_length=1)] = ("sse", "ws")
+    transports: Annotated[tuple[Transport, ...], Field(min_length=1)] = get_args(Transport)
     subjects: Annotated[tuple[str, ...], Field(min_length=1)]
     snapshot: bool = False
     framing: Literal["envelope", "raw"] = "envelope"

@@ -7,10 +7,11 @@ waits in one piece of memory, however many frames it is cut into.
 from __future__ import annotations
 
 from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.core.closing import Closing
-from gateway.core.errors import ClientError
+from gateway.core.errors import ClientError, MessageError
 
 CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
@@ -27,6 +28,13 @@ _FIN, _RESERVED, _MASKED, _CONTROL = 0x80, 0x70, 0x80, 0x08
 _Utf8 = getincrementaldecoder("utf-8")
 
 
+_BREACHES: Mapping[Closing, MessageError] = {
+    Closing.PROTOCOL_ERROR: "protocol_error",
+    Closing.BAD_DATA: "bad_data",
+    Closing.TOO_LARGE: "too_large",
+}
+
+
 class Breach(ClientError):
     """The client broke the protocol, and the connection cannot go on.
 
@@ -35,7 +43,7 @@ class Breach(ClientError):
     """
 
     def __init__(self, why: Closing, detail: str) -> None:
-        super().__init__(detail, code=why.reason)
+        super().__init__(detail, code=_BREACHES[why])
         self.why = why
 
 

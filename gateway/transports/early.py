@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from gateway.core.errors import Rejection
 from gateway.core.response_headers import OF_DATA
 
 
@@ -18,7 +19,7 @@ class Refusal(NamedTuple):
         content: the problem.
     """
 
-    reason: str
+    reason: Rejection
     status: int
     title: str
     headers: dict[str, str]
@@ -35,7 +36,7 @@ _VERSION = {"connection": "close, upgrade", "upgrade": "websocket", "sec-websock
 """RFC 6455, section 4.4, and RFC 9110, section 15.5.22."""
 
 
-def _made(reason: str, status: int, title: str, detail: str, more: Mapping[str, str] | None = None) -> Refusal:
+def _made(reason: Rejection, status: int, title: str, detail: str, more: Mapping[str, str] | None = None) -> Refusal:
     content = f'{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}"}}'.encode("ascii")
     headers = {"content-type": "application/problem+json", "content-length": str(len(content)), **OF_DATA}
     return Refusal(reason, status, title, headers | {"connection": "close", **(more or {})}, content)

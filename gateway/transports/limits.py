@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from gateway.core.errors import Rejection
 from gateway.transports.turns import Turns
 
 MOST_WAITING = 4096
@@ -60,7 +61,7 @@ class Limits:
     request_s: float
     most_sockets: int
     now: Callable[[], float]
-    refused: Callable[[str, str], None]
+    refused: Callable[[Rejection, str], None]
     turns: Turns
     waiting: dict[Requesting, None] = field(default_factory=dict)
     open: list[Sized] = field(default_factory=list)
@@ -95,7 +96,7 @@ class Limits:
         if len(self.waiting) > MOST_WAITING:
             self._give_up_oldest("too_many_waiting")
 
-    def _give_up_oldest(self, why: str) -> None:
+    def _give_up_oldest(self, why: Rejection) -> None:
         oldest = next(iter(self.waiting))
         del self.waiting[oldest]
         self.refused(why, oldest.peer)

@@ -5,18 +5,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, product
 from random import Random
-from typing import Any
+from typing import Any, Literal, get_args
 
+from gateway.core.closing import Closing
+from gateway.core.dialect import Transport
+from gateway.core.errors import ErrorCode, Rejection
 from gateway.core.hub import Hub
 from gateway.core.rights import Principal
 from gateway.transports.admission import Admission
 from gateway.transports.journal import Journal
 from gateway.transports.sweep import Sweep
 from gateway.transports.turns import Turns
+
+Way = Literal["ws"]
+"""How a client's event came."""
+
+Published = Literal["stored", "refused", "unknown"]
+"""What became of it."""
 
 
 @dataclass(slots=True)
@@ -66,11 +75,13 @@ class Room:
     inbound_rate: float
     admission: Admission
     opened: Counter[tuple[str, str]] = field(default_factory=Counter)
-    closed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    closed: Counter[tuple[str, str]] = field(
+        default_factory=lambda: _none_of(get_args(Transport), [why.reason for why in Closing])
+    )
     current: Counter[tuple[str, str]] = field(default_factory=Counter)
-    rejected: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[ErrorCode] = field(default_factory=lambda: Counter(dict.fromkeys(get_args(Rejection), 0)))
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    published: Counter[tuple[str, str]] = field(default_factory=Counter)
+    published: Counter[tuple[str, str]] = field(default_factory=lambda: _none_of(get_args(Way), get_args(Published)))
     unread_bytes: int = 0
     _prefix: str = field(default_factory=lambda: secrets.token_hex(4))
     _numbers: count[int] = field(default_factory=count)
@@ -86,7 +97,11 @@ class Room:
         """A name for a connection, unique among all replicas."""
         return f"{self._prefix}-{next(self._numbers):x}"
 
-    def reject(self, reason: str, remote: str = "") -> None:
-        """Count a request that becomes no connection. Reasons come from a closed set."""
+    def reject(self, reason: ErrorCode, remote: str = "") -> None:
+        """Count a request that becomes no connection."""
         self.rejected[reason] += 1
         self.journal.rejected(reason, remote)
+
+
+def _none_of(ones: Iterable[str], others: Iterable[str]) -> Counter[Any]:
+    return Counter(dict.fromkeys(product(ones, others), 0))

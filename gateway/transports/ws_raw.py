@@ -16,7 +16,7 @@ from gateway.core.guard import Door, Entry, Guard, Store
 from gateway.core.ops import Auth, Ref, parse_op
 from gateway.core.reader import Reader
 from gateway.transports.arrival import Arrival
-from gateway.transports.room import Room
+from gateway.transports.room import Published, Room
 from gateway.transports.ws import WebSocketConnection
 from gateway.transports.ws_frames import UNSTORED
 
@@ -103,9 +103,9 @@ class RawConnection(WebSocketConnection):
             self.hold_reading(UNSTORED, True)
 
     async def _stored(self, storing: Awaitable[object]) -> None:
+        outcome: Published = "stored"
         try:
             await storing
-            outcome = "stored"
         except ClientError as error:
             outcome = "refused"
             self.refuse(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Literal
 
 from gateway.core.event import Event
 from gateway.core.feed import Feed
@@ -22,6 +23,8 @@ PARTS_A_TURN = 16
 PAUSE_EVERY = 200
 """Readers that are written to before the loop gets to do something else."""
 
+ReplayOutcome = Literal["done", "gap", "snapshot", "retried"]
+
 
 class Ranges:
     """Reads for READING readers that stand somewhere in the stream.
@@ -33,7 +36,7 @@ class Ranges:
         outcomes: counts how readers were served.
     """
 
-    def __init__(self, hub: Hub, reads: StreamReads, past: PastEvents, outcomes: Counter[str]) -> None:
+    def __init__(self, hub: Hub, reads: StreamReads, past: PastEvents, outcomes: Counter[ReplayOutcome]) -> None:
         self._hub = hub
         self._reads = reads
         self._past = past

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from gateway.core.closing import Closing
 from gateway.core.control import GapReason
@@ -21,7 +21,7 @@ from gateway.core.stream import StreamState
 from gateway.logs import Logger, Seldom
 from gateway.upstream.answers import Answers
 from gateway.upstream.past_events import PastEvents
-from gateway.upstream.ranges import PAUSE_EVERY, Ranges
+from gateway.upstream.ranges import PAUSE_EVERY, Ranges, ReplayOutcome
 from gateway.upstream.reads import Lagging, Stored, StreamReads
 
 JOBS = 3
@@ -60,7 +60,7 @@ class Replay:
 
     Attributes:
         past: makes events of what was read.
-        outcomes: how readers were served from the stream: `done`, `gap`, `snapshot`, `retried`.
+        outcomes: how readers were served from the stream.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Replay:
         self._asking: set[Reader] = set()
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(JOBS)
-        self.outcomes: Counter[str] = Counter()
+        self.outcomes: Counter[ReplayOutcome] = Counter(dict.fromkeys(get_args(ReplayOutcome), 0))
         self._ranges = Ranges(hub, reads, self.past, self.outcomes)
 
     def take(self, reader: Reader) -> None:

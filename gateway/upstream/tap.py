@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from gateway.core.errors import UpstreamError
 from gateway.core.hub import Hub
-from gateway.core.intake import Hole, Intake
+from gateway.core.intake import FOUND_BY, FoundBy, Hole, Intake
 from gateway.core.reader import AHEAD, OTHER_LIFE
 from gateway.core.stream import StreamShape, StreamState
 from gateway.logs import Logger, Seldom
@@ -88,11 +88,11 @@ class Tap:
         self._wake = asyncio.Event()
         self._open: Subscribed | None = None
         self._close_at: float | None = None
-        self._found_by = ""
+        self._found_by: FoundBy = "sequence"
         self._watched_at = 0.0
         self._repeated = 0
         self._examined = 0
-        self.repaired: Counter[str] = Counter()
+        self.repaired: Counter[FoundBy] = Counter(dict.fromkeys(FOUND_BY, 0))
 
     # What happens to it
 
@@ -269,20 +269,20 @@ class Tap:
 
     # Mending
 
-    def _found(self, found_by: str, hole: Hole) -> None:
+    def _found(self, found_by: FoundBy, hole: Hole) -> None:
         self._found_by = found_by
         held = self._seldom.due("hole")
         if held is not None:
             self._log.warning("hole", found_by=found_by, after=hole.after, before=hole.before, held_back=held)
 
-    async def _release(self, found_by: str) -> None:
+    async def _release(self, found_by: FoundBy) -> None:
         """Let live messages flow, mending what they show to be missing."""
         hole = self._intake.release()
         self._hub.advanced()
         if hole is not None:
             await self._mend(hole, found_by)
 
-    async def _mend(self, hole: Hole | None, found_by: str) -> None:
+    async def _mend(self, hole: Hole | None, found_by: FoundBy) -> None:
         """Fill holes until live messages flow again. The intake holds."""
         while True:
             if hole is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from tests.deploy.files import DEPLOY, program, substituted
 from tests.deploy.program import Program
@@ -87,13 +88,15 @@ class Proxy(Running):
 
 class Nginx(Proxy):
     name = "nginx"
+    connections: ClassVar[Mapping[str, str]] = {}
+    """Another number of connections than the file's."""
 
     def _command(
         self, certificate: Mapping[str, str], replicas: Mapping[str, str], timeouts: Mapping[str, str]
     ) -> list[str]:
         changes: dict[str, Mapping[str, str]] = {
             # What only one nginx of a machine can have.
-            "nginx.conf": {"/tmp/": f"{self.directory}/"},
+            "nginx.conf": {"/tmp/": f"{self.directory}/", **self.connections},
             "natsgate/listen.conf": {"listen 443": f"listen 127.0.0.1:{self.port}", **certificate},
             "natsgate/redirect.conf": {"listen 80": f"listen 127.0.0.1:{self.plain_port}"},
             "natsgate/replicas.conf": replicas,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import yaml
 
+from gateway.core.control import GapReason
+from gateway.core.envelope import DropReason
 from tests.deploy.files import DEPLOY, K8S, document, program
 from tests.deploy.prometheus_rule import written
+from tests.support.gateway import Gateway
+from tests.support.nats_server import NatsServer
 
 RULES_FILE = DEPLOY / "prometheus" / "alerts.yml"
 RULES: dict[str, dict[str, Any]] = {
@@ -20,19 +25,31 @@ RULES: dict[str, dict[str, Any]] = {
 JOB = '{job="natsgate",instance="a"}'
 
 
+Series = dict[str, str]
+"""Values a minute apart, in promtool's notation: `0+1x60` is 0, 1, … 60. All others of instance a are what a gateway
+shows that has just started, and stay so."""
+
+STARTS = f"process_start_time_seconds{JOB}"
+
+
 class Case(NamedTuple):
-    """Series a minute apart (promtool's notation: `0+1x60` is 0, 1, … 60), and when one looks at them."""
+    """When one looks at an alert, and series for which it fires, or not.
+
+    Attributes:
+        fires_at_once: it fires also for a replica that has counted all of this before it was scraped first.
+    """
 
     minutes: int
-    fires: dict[str, str]
-    silent: dict[str, str]
+    fires: Series
+    silent: Series
+    fires_at_once: Series | None = None
 
 
 def latency(metric: str, slow: str, fast: str) -> dict[str, str]:
     """A histogram: events a minute that take up to 0.1 s, and those that take longer."""
     return {
         f'{metric}_bucket{{instance="a",le="0.1"}}': fast,
-        f'{metric}_bucket{{instance="a",le="5"}}': slow,
+        f'{metric}_bucket{{instance="a",le="5.0"}}': slow,
         f'{metric}_bucket{{instance="a",le="+Inf"}}': slow,
     }
 
@@ -52,33 +69,40 @@ CASES = {
             'natsgate_connections_closed_total{instance="a",transport="sse",reason="internal_error"}': "7x15",
             'natsgate_connections_closed_total{instance="a",transport="sse",reason="draining"}': "0+50x15",
         },
+        {
+            'natsgate_connections_closed_total{instance="a",transport="sse",reason="internal_error"}': "_x11 1x5",
+            STARTS: "_x11 650x5",
+        },
     ),
     "NatsgateGaps": Case(
         20,
-        {'natsgate_gaps_total{instance="a",reason="expired"}': "0+2x20"},
+        {'natsgate_gaps_total{instance="a",reason="expired"}': "0x10 25x10"},
         {
             'natsgate_gaps_total{instance="a",reason="expired"}': "0+1x20",
-            'natsgate_gaps_total{instance="a",reason="too_far"}': "0+1x20",
+            'natsgate_gaps_total{instance="a",reason="too_far"}': "500+1x20",
         },
+        {'natsgate_gaps_total{instance="a",reason="expired"}': "_x18 25x2", STARTS: "_x18 1070x2"},
     ),
-    # The first gap of a life: the series was not there a moment ago.
     "NatsgateStreamReplaced": Case(
         20,
-        {'natsgate_gaps_total{instance="a",reason="recreated"}': "_x18 1x2"},
+        {'natsgate_gaps_total{instance="a",reason="recreated"}': "0x17 1x3"},
         {
             'natsgate_gaps_total{instance="a",reason="recreated"}': "1x20",
             'natsgate_gaps_total{instance="a",reason="expired"}': "0+1x20",
         },
+        {'natsgate_gaps_total{instance="a",reason="recreated"}': "_x18 1x2", STARTS: "_x18 1070x2"},
     ),
     "NatsgateEventsDropped": Case(
         20,
-        {'natsgate_events_dropped_total{instance="a",reason="not_json"}': "_x18 1x2"},
+        {'natsgate_events_dropped_total{instance="a",reason="not_json"}': "0x17 1x3"},
         {'natsgate_events_dropped_total{instance="a",reason="not_json"}': "4x20"},
+        {'natsgate_events_dropped_total{instance="a",reason="not_json"}': "_x18 1x2", STARTS: "_x18 1070x2"},
     ),
     "NatsgateHolesRepaired": Case(
         20,
-        {'natsgate_holes_repaired_total{instance="a",found_by="sequence"}': "0+1x20"},
-        {'natsgate_holes_repaired_total{instance="a",found_by="sequence"}': "0x10 0+1x10"},
+        {'natsgate_holes_repaired_total{instance="a",found_by="sequence"}': "0x10 12x10"},
+        {'natsgate_holes_repaired_total{instance="a",found_by="sequence"}': "300x10 300+1x10"},
+        {'natsgate_holes_repaired_total{instance="a",found_by="sequence"}': "_x18 12x2", STARTS: "_x18 1070x2"},
     ),
     "NatsgateNatsDisconnected": Case(
         3, {'natsgate_nats_connected{instance="a"}': "1 0x5"}, {'natsgate_nats_connected{instance="a"}': "1 0 1x5"}
@@ -99,8 +123,14 @@ CASES = {
     ),
     "NatsgateSilence": Case(
         50,
-        {'natsgate_events_received_total{root="repo"}': "9x60", "natsgate_connections": "1x60"},
-        {'natsgate_events_received_total{root="repo"}': "9x60", "natsgate_connections": "0x60"},
+        {
+            'natsgate_events_received_total{instance="a",root="repo"}': "9x60",
+            'natsgate_connections{instance="a",transport="sse",route="events"}': "1x60",
+        },
+        {
+            'natsgate_events_received_total{instance="a",root="repo"}': "9x60",
+            'natsgate_connections{instance="a",transport="sse",route="events"}': "0x60",
+        },
     ),
     "NatsgateSlowDelivery": Case(
         15,
@@ -116,13 +146,13 @@ CASES = {
         7,
         {
             'natsgate_connections_behind{instance="a"}': "30x10",
-            'natsgate_connections{instance="a",transport="sse"}': "200x10",
+            'natsgate_connections{instance="a",transport="sse",route="events"}': "200x10",
         },
         {
             'natsgate_connections_behind{instance="a"}': "30x10",
-            'natsgate_connections{instance="a",transport="sse"}': "400x10",
+            'natsgate_connections{instance="a",transport="sse",route="events"}': "400x10",
             'natsgate_connections_behind{instance="b"}': "10x10",
-            'natsgate_connections{instance="b",transport="sse"}': "20x10",
+            'natsgate_connections{instance="b",transport="sse",route="events"}': "20x10",
         },
     ),
     "NatsgateTurnsAway": Case(
@@ -133,12 +163,12 @@ CASES = {
     "NatsgateNearlyFull": Case(
         7,
         {
-            'natsgate_connections{instance="a",transport="sse"}': "9000x10",
-            'natsgate_connections{instance="a",transport="ws"}': "7001x10",
+            'natsgate_connections{instance="a",transport="sse",route="events"}': "9000x10",
+            'natsgate_connections{instance="a",transport="ws",route="events"}': "7001x10",
         },
         {
-            'natsgate_connections{instance="a",transport="sse"}': "9000x10",
-            'natsgate_connections{instance="b",transport="ws"}': "9000x10",
+            'natsgate_connections{instance="a",transport="sse",route="events"}': "9000x10",
+            'natsgate_connections{instance="b",transport="ws",route="events"}': "9000x10",
         },
     ),
     "NatsgateFewDescriptors": Case(
@@ -159,25 +189,66 @@ def test_every_alert_has_its_case() -> None:
     assert set(CASES) == set(RULES)
 
 
+@pytest.fixture(scope="module")
+def fresh(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> Series:
+    """The counters and gauges of a gateway that has just started."""
+    with Gateway(tmp_path_factory.mktemp("fresh"), nats_server.url) as gateway:
+        gateway.wait_ready()
+        metrics = gateway.metrics()
+    plain = {f"{family.name}{end}" for family in metrics.families.values() for end in ("", "_total")} - {
+        family.name for family in metrics.families.values() if family.type == "histogram"
+    }
+    return {
+        f"{each.name}{{{labels(each.labels | {'instance': 'a'})}}}": f"{each.value:g}x60"
+        for each in metrics.samples
+        if each.name.startswith("natsgate_") and each.name in plain
+    }
+
+
+def labels(given: Mapping[str, str]) -> str:
+    return ",".join([f'{name}="{value}"' for name, value in sorted(given.items())])
+
+
+def in_order(series: str) -> str:
+    """The name of a series, its labels in the order of the alphabet."""
+    name, _, rest = series.partition("{")
+    pairs = re.findall(r'(\w+)="([^"]*)"', rest)
+    return f"{name}{{{labels(dict(pairs))}}}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("alert", CASES)
-def test_an_alert_fires_and_stays_silent(tmp_path: Path, alert: str) -> None:
-    """By promtool: firing on what it is about, and not firing where things are nearly so."""
+def test_an_alert_is_about_what_is_exported(fresh: Series, alert: str) -> None:
+    """Each series of its case is one that a gateway shows from its start, by name and labels."""
     case = CASES[alert]
-    tests = [
-        {
-            "interval": "1m",
-            "input_series": [{"series": name, "values": values} for name, values in series.items()],
-            "promql_expr_test": [
-                {
-                    "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})',
-                    "eval_time": f"{case.minutes}m",
-                    "exp_samples": [{"value": 1}] if series is case.fires else [],
-                }
-            ],
-        }
-        for series in (case.fires, case.silent)
-    ]
+    for series in (case.fires, case.silent, case.fires_at_once or {}):
+        for name in map(in_order, series):
+            if name.startswith("natsgate_") and "_bucket" not in name:
+                assert name.replace('instance="b"', 'instance="a"') in fresh, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alert", CASES)
+def test_an_alert_fires_and_stays_silent(tmp_path: Path, fresh: Series, alert: str) -> None:
+    """By promtool, among all that a gateway exports: firing on what it is about, from the first time on, and not firing
+    where things are nearly so."""
+    case = CASES[alert]
+    tests = []
+    for given in filter(None, (case.fires, case.fires_at_once, case.silent)):
+        series = fresh | {in_order(STARTS): "0x60"} | {in_order(name): values for name, values in given.items()}
+        tests.append(
+            {
+                "interval": "1m",
+                "input_series": [{"series": name, "values": values} for name, values in series.items()],
+                "promql_expr_test": [
+                    {
+                        "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}})',
+                        "eval_time": f"{case.minutes}m",
+                        "exp_samples": [] if given is case.silent else [{"value": 1}],
+                    }
+                ],
+            }
+        )
     file = tmp_path / "test.yml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES_FILE)], "evaluation_interval": "1m", "tests": tests}))
     promtool("test", "rules", str(file))
@@ -208,6 +279,21 @@ def test_an_alert_leads_to_what_to_do(alert: str) -> None:
     assert anchor == alert.lower()
     headings = re.findall(r"^#+ (.*)$", (DEPLOY / "README.md").read_text("utf-8"), re.MULTILINE)
     assert alert in headings
+
+
+@pytest.mark.parametrize(
+    ("reasons", "alerts"),
+    [
+        (get_args(DropReason), ["NatsgateEventsDropped"]),
+        (get_args(GapReason), ["NatsgateGaps", "NatsgateStreamReplaced"]),
+    ],
+    ids=["drops", "gaps"],
+)
+def test_a_runbook_knows_every_reason(reasons: tuple[str, ...], alerts: list[str]) -> None:
+    """What a message was dropped for, or events are gone for, is explained where the alert leads."""
+    page = (DEPLOY / "README.md").read_text("utf-8")
+    sections = [page[page.index(f"### {alert}\n") :].split("\n#", 1)[0] for alert in alerts]
+    assert set(reasons) <= set(re.findall(r"`(\w+)`", " ".join(sections)))
 
 
 @pytest.mark.parametrize("alert", RULES)

@@ -8,20 +8,23 @@ import os
 import signal
 import ssl
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
 from nats.aio.client import Client
 
 from tests.deploy.conftest import Front, FrontFactory
-from tests.deploy.proxy import Certificate, Proxy
+from tests.deploy.proxy import Certificate, Nginx, Proxy
 from tests.deploy.recorder import BEGINNING, Recorder
 from tests.deploy.tls_relay import TlsRelay
 from tests.support.eventually import eventually
 from tests.support.flow import Flow
 from tests.support.follower import Follower, assert_same
+from tests.support.ports import free_port
 from tests.support.producer import publish
 from tests.support.sse import SseClient
 from tests.support.stored import stored
@@ -228,11 +231,37 @@ async def test_metrics_and_probes_stay_inside(front: Front, certificate: Certifi
     """/metrics, /livez and /readyz are not to be had through the proxy; refusals of the gateway are."""
     trust = ssl.create_default_context(cafile=certificate.authority)
     async with httpx.AsyncClient(verify=trust, base_url=front.proxy.origin) as client:
-        for path in ("/metrics", "/livez", "/readyz"):
+        for path in ("/metrics", "/livez", "/readyz", *OTHER_SPELLINGS):
             assert (await client.get(path)).status_code == 404, path
+            assert await status_of(front.relay, path) == 404, path
         refusal = await client.get("/events?subject=*.x")
     assert refusal.status_code == 400
     assert refusal.headers["content-type"] == "application/problem+json"
+
+
+OTHER_SPELLINGS = ("/%6Detrics", "/%6detrics", "/%6D%65%74%72%69%63%73", "/l%69vez", "/ready%7A", "/readyz?x=1")
+
+
+async def test_metrics_and_probes_are_known_in_every_spelling(
+    stack: AsyncExitStack, proxy_kind: type[Proxy], certificate: Certificate, tmp_path: Path
+) -> None:
+    """The proxy itself keeps them back, encoded too: no replica is asked, however it would take such a path."""
+    recorder = await stack.enter_async_context(Recorder())
+    proxy = proxy_kind(tmp_path / proxy_kind.name, certificate, [recorder.port, recorder.port])
+    await asyncio.to_thread(stack.enter_context, proxy)
+    relay = await stack.enter_async_context(TlsRelay(proxy.port, certificate.authority))
+    for path in OTHER_SPELLINGS:
+        assert await status_of(relay, path) == 404, path
+    assert recorder.requests == []
+    assert await status_of(relay, "/%65vents") == 200
+    assert [each.partition(" HTTP")[0] for each in recorder.requests] == ["GET /%65vents"], "as it was written"
+
+
+async def status_of(relay: TlsRelay, path: str) -> int:
+    """The status of an answer to this path, which goes out as it is."""
+    async with TcpStream("127.0.0.1", relay.port) as tcp, asyncio.timeout(10):
+        await tcp.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return int((await tcp.read_until(b"\r\n")).split(b" ")[1])
 
 
 async def test_plain_http_is_sent_to_https(front: Front) -> None:
@@ -247,14 +276,57 @@ async def test_the_log_has_no_query(front: Front, own_id: str) -> None:
     """The proxy's log says which path, not which query: that may hold a token. Its lines are JSON."""
     async with SseClient(front.relay.url, f"repo.{own_id}.>", query={"access_token": "hush-hush"}) as sse:
         assert sse.status
-
-    async def logged() -> list[dict[str, object]]:
-        lines = [line for line in front.proxy.output.splitlines() if line.startswith("{")]
-        return [each for each in map(json.loads, lines) if each["path"] == "/events"]
-
-    await eventually(logged, "the request is logged")
+    await logged(front.proxy, "/events", 1)
     assert "hush" not in front.proxy.output
     assert own_id not in front.proxy.output
+
+
+async def test_no_log_has_a_query_when_replicas_are_down(front: Front, own_id: str) -> None:
+    """No word of a ticket or an access token is in what the proxy says of replicas that are gone, or of a client that
+    came over HTTP; the replicas that nginx asked in vain are named."""
+    for replica in front.replicas.values():
+        replica.kill()
+    query = "ticket=hush-hush&access_token=hush-hush"
+    for _ in range(3):
+        assert await status_of(front.relay, f"/events?{query}&subject=repo.{own_id}.x") == 503
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{front.proxy.plain_port}") as client:
+        assert (await client.get(f"/events?{query}")).status_code == 308
+    lines = await logged(front.proxy, "/events", 4 if front.proxy.name == "nginx" else 3)
+    assert [each["status"] for each in lines].count(503) == 3
+    if front.proxy.name == "nginx":
+        assert any("502" in str(each["replica_status"]) for each in lines)
+        assert 308 in [each["status"] for each in lines], "nginx would log it elsewhere, with its query"
+    assert "hush" not in front.proxy.output
+    assert own_id not in front.proxy.output
+
+
+class CrowdedNginx(Nginx):
+    """Each worker has connections for its listening sockets, its master and one client, and none for a replica."""
+
+    connections: ClassVar[Mapping[str, str]] = {"worker_connections 32768": "worker_connections 4"}
+
+
+async def test_no_log_has_a_query_when_connections_run_out(
+    stack: AsyncExitStack, certificate: Certificate, tmp_path: Path
+) -> None:
+    """nginx raises its voice then, and still says nothing of the query."""
+    proxy = CrowdedNginx(tmp_path / "nginx", certificate, [free_port(), free_port()])
+    await asyncio.to_thread(stack.enter_context, proxy)
+    relay = await stack.enter_async_context(TlsRelay(proxy.port, certificate.authority))
+    assert await status_of(relay, "/events?ticket=hush-hush") == 500
+    assert [each["status"] for each in await logged(proxy, "/events", 1)] == [500]
+    assert "hush" not in proxy.output
+
+
+async def logged(proxy: Proxy, path: str, count: int) -> list[dict[str, object]]:
+    """The log's lines about a path, once there are so many."""
+
+    async def are() -> list[dict[str, object]] | None:
+        lines = [json.loads(line) for line in proxy.output.splitlines() if line.startswith("{") and line.endswith("}")]
+        found = [each for each in lines if each["path"] == path]
+        return found if len(found) >= count else None
+
+    return await eventually(are, f"{count} requests are logged")
 
 
 async def test_nobody_is_turned_away_while_a_drain_is_announced(start_front: FrontFactory, own_id: str) -> None:

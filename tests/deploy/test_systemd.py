@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from gateway.reload import LIVE
 from gateway.settings import Settings
 from tests.deploy.capacity import FULL, SPARE_DESCRIPTORS, memory_bytes
 from tests.deploy.environment import accepted
@@ -58,6 +59,22 @@ def test_its_credentials_are_what_it_loads() -> None:
     loaded = {value.partition(":")[0] for value in directives()["LoadCredential"]}
     named = {value for name, value in variables().items() if name.endswith("_FILE")}
     assert named == {f"%d/{name}" for name in loaded}
+
+
+def test_what_a_reload_does_not_reach_is_said() -> None:
+    """systemd hands credentials and environment over when it starts a process, never to one that runs: those of them
+    that SIGHUP could change otherwise need a restart, and unit, README and runbook say so beside the reload."""
+    handed = {name.removeprefix("NATSGATE_").removesuffix("_FILE").lower() for name in variables()}
+    assert {"jwt_secret", "trusted_proxies"} <= handed & LIVE
+    unit, readme = UNIT.read_text("utf-8"), (DEPLOY / "README.md").read_text("utf-8")
+    for text, begin, end in (
+        (unit, "ExecStart=", "ExecReload="),
+        (readme, "- **Settings**", "\n\n"),
+        (readme, "### NatsgateAuthFailures", "\n## "),
+    ):
+        part = text[text.index(begin) :].split(end, 1)[0]
+        assert "restart" in part, part
+        assert "natsgate.toml" in part, part
 
 
 def test_its_limits_fit_the_settings() -> None:

@@ -6,17 +6,21 @@ import asyncio
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 
 from tests.conftest import StartGateway
+from tests.readme import CLOSED
 from tests.support.eventually import eventually
 from tests.support.frozen import frozen
 from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
 from tests.support.metrics import Metrics
+from tests.support.ports import free_port
 from tests.support.producer import publish
 from tests.support.raw_ws import RawWebSocket, encode_text
 from tests.support.sse import SseClient
@@ -123,6 +127,46 @@ async def test_every_metric_has_help_and_its_labels(busy: Gateway) -> None:
     assert {name for name in own if not name.endswith("_created")} == set(LABELS)
     for name in ("natsgate_connections_opened_total", "natsgate_deliveries_total", "natsgate_requests_rejected_total"):
         assert metrics.total(name) > 0, name
+
+
+async def test_a_fresh_gateway_shows_every_counter_as_0(start_gateway: StartGateway) -> None:
+    """Before anything has happened, each counter is there with all labels that the README lists, those of its routes
+    and those of its roots, and nothing else: what comes first is an increase."""
+    port = free_port()
+    settings = {"AUTH": "jwt", "JWKS_URL": f"http://127.0.0.1:{port}/keys", "ROOTS": "repo,task,inbox"}
+    gateway = await start_gateway(config=BOARD, settings=settings, ready=False)
+
+    async def asked_for_keys() -> Metrics | None:
+        metrics = await asyncio.to_thread(gateway.metrics)
+        return metrics if metrics.total("natsgate_jwks_fetches_total", outcome="failed") else None
+
+    metrics = await eventually(asked_for_keys, "the gateway works")
+    shown = {name: frozenset(labelled(metrics, name)) for name in LABELS if name.endswith("_total")}
+    listed = {
+        name: {tuple(zip(group, values, strict=True)) for group in groups for values in product(*group.values())}
+        for name, groups in CLOSED.items()
+    }
+    listed["natsgate_connections_opened_total"] = {
+        (("transport", "sse"), ("route", "events")),
+        (("transport", "ws"), ("route", "events")),
+        (("transport", "ws"), ("route", "board")),
+    }
+    listed["natsgate_events_received_total"] = {(("root", root),) for root in ("repo", "task", "inbox")}
+    listed["natsgate_nats_reconnects_total"] = {()}
+    assert shown == listed
+    grown = {
+        each.name
+        for each in metrics.samples
+        if each.name in shown and each.value and each.name != "natsgate_jwks_fetches_total"
+    }
+    assert grown == set(), "nothing has happened yet"
+
+
+def labelled(metrics: Metrics, name: str) -> Iterator[tuple[tuple[str, str], ...]]:
+    """The labels of each sample called `name`."""
+    for sample in metrics.samples:
+        if sample.name == name:
+            yield tuple((label, sample.labels[label]) for label in LABELS[name])
 
 
 async def test_a_paused_loop_is_late(start_gateway: StartGateway) -> None:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 
 from gateway.settings import load_settings
-from tests.readme import README, written
-from tests.support.gateway import Gateway
+from tests.conftest import StartGateway
+from tests.readme import README, blocks, written
+from tests.support.gateway import Gateway, routes
+from tests.support.http_reply import fetch_async
+from tests.support.nats_server import NatsServer
+from tests.support.service import Service
+from tests.support.sse import SseClient
 from tests.support.tcp import TcpStream
-from tests.support.tokens import sign
+from tests.support.tokens import SECRET, bearer, claims, sign, token
 from tests.support.ws import WsClient, ws_client
 
 PAGE = README.read_text("utf-8")
 ANY = "…"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{re.escape(language)}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def with_token(example: str) -> str:
@@ -122,6 +125,100 @@ async def read_lines(tcp: TcpStream, lines: list[str]) -> None:
             if got and not re.fullmatch("[0-9a-f]+", got):
                 break  # neither the size of a chunk nor an empty line
         assert fits(expected, got), f"the page shows {expected}, the gateway says {got}"
+
+
+TASK_EVENTS = routes(
+    (
+        'name = "task-events"',
+        'path = "/tasks/{task_id}/events"',
+        'transports = ["sse"]',
+        'subjects = ["task.{task_id}.>"]',
+        'authorize = "service"',
+    )
+)
+
+
+@pytest.fixture
+async def asking(own_nats: NatsServer, start_gateway: StartGateway) -> Gateway:
+    """A gateway whose route `task-events` asks a service, which is the test's."""
+    settings = {"AUTH": "jwt", "JWT_SECRET": SECRET}
+    return await start_gateway(nats_url=own_nats.url, config=TASK_EVENTS, settings=settings)
+
+
+def authorize_example() -> tuple[str, list[str]]:
+    """The question that the page shows, and the answers."""
+    (example,) = blocks("natsgate.authorize")
+    question, *answers = [line.removeprefix("question").removeprefix("answer").strip() for line in example.splitlines()]
+    return question, answers
+
+
+async def test_a_service_is_asked_as_the_page_shows(
+    asking: Gateway, own_nats: NatsServer, connect_nats: Callable[[str], Awaitable[Client]]
+) -> None:
+    """The question on the page is the one that comes, claims and all; each answer on it does what the page says."""
+    shown, (yes, no) = authorize_example()
+    nc = await connect_nats(own_nats.url)
+    content = claims("alice")
+    async with Service(nc, "task-events", yes) as service:
+        async with SseClient(asking.url, target="/tasks/7/events", headers=bearer(sign(content))) as page:
+            first = await page.next_message()
+            assert (first.json(), first.id) == (json.loads(yes)["initial"][0], None)
+            assert (await page.ready()).json()["snapshot"] == 1
+        assert service.questions == [json.loads(shown.replace("{…}", json.dumps(content)))]
+        service.answer = no
+        refused = await fetch_async(
+            asking.host, asking.port, "/tasks/7/events", headers=bearer(sign(content | {"sub": "bob"}))
+        )
+        assert refused.status == json.loads(no)["status"] == 404
+
+
+class Task:
+    """One of a service's tasks."""
+
+    owner = "alice"
+
+    def as_event(self) -> dict[str, object]:
+        return {"type": "status_update", "data": {"status": "running"}}
+
+
+class Tasks:
+    """A service's tasks: there is one, 7, which is alice's."""
+
+    async def find(self, task_id: str) -> Task | None:
+        return Task() if task_id == "7" else None
+
+
+async def test_the_service_on_the_page_runs_as_it_stands(
+    asking: Gateway, own_nats: NatsServer, connect_nats: Callable[[str], Awaitable[Client]]
+) -> None:
+    """The Python on the page, on a NATS connection, shows a task to its owner and hides it from everybody else."""
+    (example,) = blocks("python")
+    nc = await connect_nats(own_nats.url)
+    await eval(
+        compile(example, README.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {"nc": nc, "tasks": Tasks()}
+    )
+    await nc.flush()
+    async with SseClient(asking.url, target="/tasks/7/events", headers=bearer(token("alice"))) as page:
+        assert (await page.next_message()).json() == Task().as_event()
+        await page.ready()
+        await nc.publish("task.7.x", b'{"n":1}')
+        assert (await page.next_message()).json() == {"n": 1}
+    for sub, path in (("bob", "/tasks/7/events"), ("alice", "/tasks/8/events")):
+        refused = await fetch_async(asking.host, asking.port, path, headers=bearer(token(sub)))
+        assert refused.status == 404, (sub, path)
+
+
+RUN = {
+    "http", "http jwt", "js", "json", "natsgate.authorize", "natsgate.v1", "natsgate.v1 jwt", "python", "toml",
+}  # fmt: skip
+"""The kinds of examples that a test runs: `js` in tests/browsers, `json` as the claims of the others' tokens."""
+
+
+def test_every_example_is_of_a_kind_that_is_run() -> None:
+    """There is none on the page that no test would look at."""
+    fences = re.findall(r"^```(.*)$", PAGE, re.MULTILINE)
+    assert set(fences[::2]) == RUN
+    assert set(fences[1::2]) == {""}
 
 
 def test_the_tests_of_the_threat_model_exist() -> None:

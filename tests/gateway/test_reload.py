@@ -17,6 +17,7 @@ from tests.support.http_reply import fetch_async
 from tests.support.producer import publish
 from tests.support.service import Service
 from tests.support.sse import SseClient
+from tests.support.tokens import SECRET, bearer, claims, sign
 from tests.support.ws import ws_client
 
 
@@ -138,6 +139,25 @@ async def test_what_needs_a_restart_is_named(start_gateway: StartGateway, tmp_pa
     assert "barley" not in gateway.log_text
     async with SseClient(gateway.url, f"task.{own_id}.>") as page:
         assert (await page.ready()).json()["replica"] == "one"
+
+
+async def test_a_key_is_read_anew_from_its_file(start_gateway: StartGateway, tmp_path: Path, own_id: str) -> None:
+    """Where a key is in a file that the environment names, it can be changed while streams that the old one opened go
+    on: from then on the new one's tokens are taken and no others."""
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    rights = claims(subscribe=[f"repo.{own_id}.>"])
+    old, new = bearer(sign(rights)), bearer(sign(rights, key="another-secret-of-at-least-32-bytes"))
+    gateway = await start_gateway(AUTH="jwt", JWT_SECRET_FILE=secret)
+    async with SseClient(gateway.url, f"repo.{own_id}.>", headers=old) as before:
+        await before.ready()
+        secret.write_text("another-secret-of-at-least-32-bytes")
+        assert (await asyncio.to_thread(gateway.reload))["changed"] == ["jwt_secret"]
+        async with SseClient(gateway.url, f"repo.{own_id}.>", headers=new) as page:
+            await page.ready()
+        path = f"/events?subject=repo.{own_id}.x"
+        assert (await fetch_async(gateway.host, gateway.port, path, headers=old)).status == 401
+        assert not before.ended
 
 
 async def test_the_environment_still_wins(start_gateway: StartGateway) -> None:

@@ -11,6 +11,7 @@ from tests.conftest import StartGateway
 from tests.support.eventually import eventually
 from tests.support.gateway import Gateway
 from tests.support.http_reply import HttpReply, fetch_async
+from tests.support.ports import free_port
 from tests.support.raw_ws import RawWebSocket
 from tests.support.sse import SseClient, parse_head, read_body
 from tests.support.tcp import Ended, TcpStream
@@ -217,6 +218,37 @@ async def test_a_plain_get_of_ws_is_refused(gateway: Gateway, headers: dict[str,
     async with RawWebSocket(gateway.url, headers=headers) as ws:
         assert ws.status in (400, 404, 426)
         ws.reply.problem()
+
+
+OTHER_SPELLINGS = (
+    "/%6Detrics", "/%6detrics", "/m%65trics", "/metrics%0A", "/r%65adyz", "/%6civez", "/%65vents?subject=repo.1.x",
+    "/./metrics", "//metrics", "/metrics/", "/x/../metrics",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", OTHER_SPELLINGS)
+async def test_a_path_is_what_stands_in_the_url(gateway: Gateway, path: str) -> None:
+    """A path that is another one until it is decoded or tidied up is not served: what a proxy does not recognise is
+    none of ours behind it."""
+    reply = await fetch_async(gateway.host, gateway.port, path)
+    assert reply.status == 404
+    reply.problem()
+
+
+async def test_sockets_and_tickets_have_one_spelling_too(gateway: Gateway) -> None:
+    """The same for WebSocket and for tickets."""
+    async with RawWebSocket(gateway.url, "/%77s") as ws:
+        assert ws.status == 404
+    reply = await fetch_async(gateway.host, gateway.port, "/auth/tick%65t", method="POST")
+    assert reply.status == 404
+
+
+async def test_metrics_of_their_own_address_have_one_spelling(start_gateway: StartGateway) -> None:
+    """On `METRICS_LISTEN`, too, a path is what stands in the URL."""
+    port = free_port()
+    await start_gateway(METRICS_LISTEN=f"127.0.0.1:{port}")
+    assert (await fetch_async("127.0.0.1", port, "/metrics")).status == 200
+    assert (await fetch_async("127.0.0.1", port, "/%6Detrics")).status == 404
 
 
 async def test_a_websocket_to_nowhere_is_refused(gateway: Gateway) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import select
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from tests.support.eventually import eventually
 from tests.support.frozen import frozen
 
 HERD = 320
+PAGE = " ".join((Path(__file__).parents[2] / "gateway" / "README.md").read_text("utf-8").split())
 
 
 def test_what_the_kernel_keeps_for_one_client_is_bounded() -> None:
@@ -31,6 +35,43 @@ def test_what_the_kernel_keeps_for_one_client_is_bounded() -> None:
         with accepted:
             for option, wanted in ((socket.SO_SNDBUF, SEND_BUFFER_BYTES), (socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)):
                 assert wanted <= accepted.getsockopt(socket.SOL_SOCKET, option) <= 2 * wanted
+
+
+def test_what_the_kernel_keeps_is_what_the_readme_says() -> None:
+    """For a client that does not read the kernel holds as much as the README says, and the last write; for one that we
+    do not read no more than that, however large the writes are."""
+    said = re.search(r"(\d+) KiB in the kernel; when we do not read it, (\d+) KiB in the kernel", PAGE)
+    assert said is not None
+    outgoing, incoming = (int(each) * 1024 for each in said.groups())
+    for size in (100, 1500, 65536):
+        with bind("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()) as client:
+            listening.setblocking(True)
+            accepted, _ = listening.accept()
+            with accepted:
+                fill(accepted, b"x" * size)
+                fill(client, b"y" * size)
+                came, waits = held(accepted)
+        assert 0.9 * outgoing < waits <= outgoing + 65536, f"writes of {size} bytes"
+        assert 0.9 * incoming < came <= incoming, f"writes of {size} bytes"
+
+
+def fill(sock: socket.socket, data: bytes) -> None:
+    """Write until the kernel takes nothing any more: the peer's buffer is full, then ours is."""
+    sock.setblocking(False)
+    refused = 0
+    while refused < 10:
+        try:
+            sock.send(data)
+            refused = 0
+        except BlockingIOError:
+            refused += 1
+            select.select([], [sock], [], 0.05)  # what is under way arrives meanwhile
+
+
+def held(sock: socket.socket) -> tuple[int, int]:
+    """The bytes that the kernel charges to a socket: of what has come, and of what is to go (Linux, SO_MEMINFO)."""
+    numbers = struct.unpack("9I", sock.getsockopt(socket.SOL_SOCKET, 55, 36))
+    return numbers[0], numbers[5]
 
 
 def kernel_backlog() -> int:

@@ -1,0 +1,43 @@
+"""The JavaScript of gateway/README.md, in browsers, as it stands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from publishers.wire import encode_id
+from tests.browsers.conftest import Visit
+from tests.readme import blocks
+from tests.support.tokens import token
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+VECTORS = json.loads((Path(__file__).parents[2] / "publishers" / "vectors.json").read_text("utf-8"))
+
+
+async def test_the_example_encodes_ids(visit: Visit) -> None:
+    """`encodeId` makes of every id of the test vectors the token that they name."""
+    (example,) = blocks("js")
+    page = await visit.own()
+    ids = [each["id"] for each in VECTORS["ids"]]
+    assert len(ids) > 20
+    tokens = await page.run(f"{example}\nevents.close();\nreturn args.ids.map(encodeId);", ids=ids)
+    assert tokens == [each["token"] for each in VECTORS["ids"]]
+
+
+async def test_the_example_opens_a_stream(visit: Visit, nc: Client, own_id: str) -> None:
+    """Its EventSource gets the events of the subject that it means, though the id holds a dot."""
+    (example,) = blocks("js")
+    subject = f"repo.{encode_id('owner/repo.js')}"
+    visit.site.mint = lambda: token(subscribe=[f"{subject}.>"])
+    page = await visit.own()
+    await page.run("await signIn()")
+    page = await visit.own()
+    tell = "events.onmessage = ({ data }) => report('message', { data: JSON.parse(data) });"
+    await page.run(f"{example}\n{tell}\nevents.addEventListener('natsgate.ready', () => report('ready'));")
+    await page.until("ready")
+    await nc.publish(f"{subject}.x", json.dumps({"own": own_id}).encode())
+    assert {"own": own_id} in [each["data"] for each in await page.until("message")]
