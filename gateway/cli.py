@@ -130,9 +130,12 @@ def check(config: Path | None, nats_url: str | None, as_json: bool) -> None:
     try:
         found, reached = asyncio.run(run(load_settings(config=config, given={"nats_url": nats_url})))
     except (ConfigError, CommandFailed) as error:
+        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         if not as_json:
-            _die(EXIT_WRONG, str(error))
-        found = [finding.problem("settings", str(error), "")]
+            for each in problems[:-1]:
+                _tell(each)
+            _die(EXIT_WRONG, problems[-1])
+        found = [finding.problem("settings", each, "") for each in problems]
     click.echo(finding.as_json(found) if as_json else "\n".join(each.line() for each in found))
     sys.exit(EXIT_NOT_REACHED if not reached else EXIT_DONE if finding.healthy(found) else EXIT_WRONG)
 

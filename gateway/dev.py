@@ -273,6 +273,7 @@ class Dev:
                     f"  ws://{self._host}:{self._port}/ws                        (subprotocol natsgate.v1; first "
                     'message {"op":"auth","ref":1,"token":"…"})',
                     f"  ws://{self._host}:{self._port}/api/projects/1/ws         (bare events)",
+                    "  From a page of another origin: start it with NATSGATE_ALLOWED_ORIGINS=http://localhost:5173",
                     "",
                     "In a browser:",
                     f"  {url}/events?subject=repo.%3E&access_token={self._token}",

@@ -13,7 +13,7 @@ import re
 import socket
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -235,11 +235,20 @@ class Settings(BaseModel):
             raise ValueError("roots: one is named twice")
         if (self.nats_cert is None) != (self.nats_key is None):
             raise ValueError("nats_cert: NATS_CERT and NATS_KEY belong together; give both or none")
-        names = set()
+        names: set[str] = set()
+        paths: dict[str, str] = {}
         for route in self.route:
             if route.name in names:
                 raise ValueError(f"route: two routes have the name {route.name}")
             names.add(route.name)
+            for transport in route.transports:
+                path = f"{transport} {re.sub(r'{[^}]*}', '{}', route.path)}"
+                if path in paths:
+                    raise ValueError(
+                        f"route: {route.name} and {paths[path]} have the same path {route.path} for {transport}; "
+                        "the second one would never be asked"
+                    )
+                paths[path] = route.name
             route.check_roots(self.roots)
         return self
 
@@ -260,18 +269,19 @@ def load_settings(
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
     spelled: dict[str, str] = {}
+    wrong: list[str] = []
     if config is not None:
-        for key, value in _file(config).items():
+        for key, value in _file(config, wrong).items():
             values[key] = value
             spelled[key] = f"{config}: {key}"
-    for key, (value, name) in _environment(environ).items():
+    for key, (value, name) in _environment(environ, wrong).items():
         values[key] = value
         spelled[key] = name
     for key, value in (given or {}).items():
         if value is not None:
             values[key] = value
             spelled[key] = "--" + key.replace("_", "-")
-    return _settings(values, spelled)
+    return _settings(values, spelled, wrong)
 
 
 def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
@@ -283,11 +293,13 @@ def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
     return _settings({name: getattr(running, name) for name in Settings.model_fields} | dict(changes), {})
 
 
-def _settings(values: Mapping[str, Any], spelled: Mapping[str, str]) -> Settings:
+def _settings(values: Mapping[str, Any], spelled: Mapping[str, str], wrong: Sequence[str] = ()) -> Settings:
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        raise ConfigError(_one_line(error, spelled)) from None
+        raise ConfigError(*wrong, *(_line(each, spelled) for each in error.errors(include_url=False))) from None
+    if wrong:
+        raise ConfigError(*wrong)
     settings._spelled = spelled
     return settings
 
@@ -296,7 +308,7 @@ def _named(setting: str, spelled: Mapping[str, str]) -> str:
     return spelled.get(setting, PREFIX + setting.upper())
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _file(path: Path, wrong: list[str]) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -305,26 +317,29 @@ def _file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is no valid TOML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path}: is no valid TOML: its values are nested too deep") from None
-    for key in content:
-        if key not in Settings.model_fields:
-            raise ConfigError(f"{path}: {key}: there is no such setting{_meant(key)}")
-    return content
+    unknown = [key for key in content if key not in Settings.model_fields]
+    wrong += [f"{path}: {key}: there is no such setting{_meant(key)}" for key in unknown]
+    return {key: value for key, value in content.items() if key not in unknown}
 
 
-def _environment(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+def _environment(environ: Mapping[str, str], wrong: list[str]) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for name, value in environ.items():
         if not name.startswith(PREFIX) or _IGNORED.match(name, len(PREFIX)):
             continue
         key = name.removeprefix(PREFIX).lower()
-        if key.endswith("_file") and key not in Settings.model_fields:
+        from_file = key.endswith("_file") and key not in Settings.model_fields
+        if from_file:
             key = key.removesuffix("_file")
-            value = _secret(name, value)
         if key not in Settings.model_fields or key == "route" or name != name.upper():
-            raise ConfigError(f"{name}: there is no such setting{_meant(key, PREFIX)}")
-        if key in found:
-            raise ConfigError(f"{found[key][1]} and {name} are both set; give one of them")
-        found[key] = (value, name)
+            wrong.append(f"{name}: there is no such setting{_meant(key, PREFIX)}")
+        elif key in found:
+            wrong.append(f"{found[key][1]} and {name} are both set; give one of them")
+        else:
+            try:
+                found[key] = (_secret(name, value) if from_file else value, name)
+            except ConfigError as error:
+                wrong += error.problems
     return found
 
 
@@ -345,19 +360,18 @@ def _meant(key: str, prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
 
 
-def _one_line(error: ValidationError, spelled: Mapping[str, str]) -> str:
-    first = error.errors(include_url=False)[0]
-    field = Settings.model_fields.get(str(first["loc"][0])) if first["loc"] else None
-    text = complaint(
-        first, secret=field is None or first["loc"][0] in _SECRET, default=None if field is None else field.default
-    )
-    location = [str(part) for part in first["loc"]]
+def _line(error: Mapping[str, Any], spelled: Mapping[str, str]) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    field = Settings.model_fields.get(name)
+    # What comes from a file is a secret, if not of this setting: the wrong file may be named.
+    secret = field is None or name in _SECRET or _named(name, spelled).endswith("_FILE")
+    text = complaint(error, secret=secret, default=None if field is None else field.default)
+    location = [str(part) for part in error["loc"]]
     if not location:
         location, _, text = ([text.partition(": ")[0]], "", text.partition(": ")[2])
     key = location[0]
     rest = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location[1:])
-    more = len(error.errors()) - 1
-    return f"{_named(key, spelled)}{rest}: {text}" + (f" (and {more} more)" if more else "")
+    return f"{_named(key, spelled)}{rest}: {text}"
 
 
 def log_format(settings: Settings) -> str:

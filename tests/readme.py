@@ -63,8 +63,14 @@ def closing_table() -> str:
     rows = ["| reason | WebSocket code | come back |", "| --- | --- | --- |"]
     for why in Closing:
         code = why.code or "(metric and log only)"
-        rows.append(f"| `{why.reason}` | {code} | {'yes' if why.reconnect else 'no'} |")
+        rows.append(f"| `{why.reason}` | {code} | {_comes_back(why)} |")
     return "\n".join(rows)
+
+
+def _comes_back(why: Closing) -> str:
+    if why in (Closing.TOKEN_EXPIRED, Closing.UNAUTHORIZED):
+        return "with a new token"
+    return "yes" if why.reconnect else "no"
 
 
 TRANSPORTS = get_args(Transport)

@@ -135,10 +135,12 @@ async def open_session(settings: Settings) -> AsyncIterator[Session]:
             error = running.exception()
             raise CommandFailed(f"the NATS client cannot work with these settings: {error!s}") from error
         if not up.done():
+            where, why = " ".join(without_login(settings.nats_url)), session.nats.last_error or "no answer"
+            if "authorization" in why.lower():
+                raise NatsNotReached(f"NATS at {where} refuses the login: {why}; check the login (NATSGATE_NATS_*)")
             raise NatsNotReached(
-                f"NATS at {' '.join(without_login(settings.nats_url))} was not reached within {wait_s:g} s: "
-                f"{session.nats.last_error or 'no answer'}; check {settings.name_of('nats_url')}, the login "
-                "(NATSGATE_NATS_*), and that nats-server runs"
+                f"NATS at {where} was not reached within {wait_s:g} s: {why}; check {settings.name_of('nats_url')}, "
+                "the login (NATSGATE_NATS_*), and that nats-server runs"
             )
         yield session
     finally:

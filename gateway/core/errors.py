@@ -195,7 +195,14 @@ class ConfigError(GatewayError):
     """A setting is wrong. The text is one line: which setting, what is wrong, what would be right.
 
     Names and values of settings may hold anything; what a terminal would not show is written as an escape.
+
+    Attributes:
+        problems: a line for each setting that is wrong. The text is the first, and says how many more there are.
     """
 
-    def __init__(self, text: str) -> None:
-        super().__init__("".join([char if char.isprintable() else ascii(char)[1:-1] for char in text]))
+    def __init__(self, *problems: str) -> None:
+        self.problems = [
+            "".join([char if char.isprintable() else ascii(char)[1:-1] for char in each]) for each in problems
+        ]
+        more = len(problems) - 1
+        super().__init__(self.problems[0] + (f" (and {more} more; natsgate check names all)" if more else ""))

@@ -20,7 +20,7 @@ VECTORS = json.loads((Path(__file__).parents[2] / "publishers" / "vectors.json")
 
 async def test_the_example_encodes_ids(visit: Visit) -> None:
     """`encodeId` makes of every id of the test vectors the token that they name."""
-    (example,) = blocks("js")
+    example, _ = blocks("js")
     page = await visit.own()
     ids = [each["id"] for each in VECTORS["ids"]]
     assert len(ids) > 20
@@ -30,7 +30,7 @@ async def test_the_example_encodes_ids(visit: Visit) -> None:
 
 async def test_the_example_opens_a_stream(visit: Visit, nc: Client, own_id: str) -> None:
     """Its EventSource gets the events of the subject that it means, though the id holds a dot."""
-    (example,) = blocks("js")
+    example, _ = blocks("js")
     subject = f"repo.{encode_id('owner/repo.js')}"
     visit.site.mint = lambda: token(subscribe=[f"{subject}.>"])
     page = await visit.own()
@@ -41,3 +41,29 @@ async def test_the_example_opens_a_stream(visit: Visit, nc: Client, own_id: str)
     await page.until("ready")
     await nc.publish(f"{subject}.x", json.dumps({"own": own_id}).encode())
     assert {"own": own_id} in [each["data"] for each in await page.until("message")]
+
+
+async def test_the_example_of_a_websocket_comes_back(visit: Visit, nc: Client, own_id: str) -> None:
+    """It gets events, and what was published while it was away, once."""
+    _, example = blocks("js")
+    subject = f"repo.{own_id}.x"
+    visit.site.mint = lambda: token(subscribe=[f"repo.{own_id}.>"])
+    page = await visit.own()
+    await page.run("await signIn()")
+    page = await visit.own()
+    use = f"""
+        const feeds = new Map([["repo.{own_id}.>", ""]]);
+        const socket = connect(feeds, (subject, event) => report("event", {{ subject, n: event.n }}));
+        socket.addEventListener("message", ({{ data }}) => report(JSON.parse(data).op));
+        window.leave = () => socket.close();
+    """
+    await page.run(f"{example}\n{use}")
+    await page.until("ready")
+    await nc.publish(subject, b'{"n":1}')
+    await page.until("event")
+    await page.run("leave()")
+    await nc.publish(subject, b'{"n":2}')
+    await nc.publish(subject, b'{"n":3}')
+    heard = await page.until("event", 4)
+    # Of the first socket the listener of the test reports the frame beside the example's event.
+    assert [each["n"] for each in heard if "n" in each] == [1, 2, 3]

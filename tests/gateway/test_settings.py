@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,57 @@ def test_several_wrong_values_are_still_clear() -> None:
     assert done.returncode == 2
     assert "HEARTBEAT_S" in done.stderr or "LOG_FORMAT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_check_names_every_wrong_setting(tmp_path: Path) -> None:
+    """`serve` says the first, and how many more; `check` has a line, or a finding, for each of them."""
+    config = tmp_path / "natsgate.toml"
+    config.write_text('hartbeat_s = 5\n[[route]]\nname = "a"\n')
+    (tmp_path / "absent").touch()
+    settings = {**NOWHERE, "DRAIN_S": "y", "LOG_LEVEL": "z", "FOO": "1", "NATS_TOKEN_FILE": tmp_path / "absent"}
+    named = [
+        f"{config}: hartbeat_s",
+        "NATSGATE_FOO",
+        "NATSGATE_NATS_TOKEN_FILE",
+        "NATSGATE_DRAIN_S",
+        "NATSGATE_LOG_LEVEL",
+    ]
+    named += [f"{config}: route[0].path", f"{config}: route[0].subjects"]
+    refused(natsgate("serve", "--config", str(config), settings=settings), "(and 6 more; natsgate check names all)")
+    done = natsgate("check", "--config", str(config), settings=settings)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert [next(name for name in named if name in line) for line in lines] == named, lines
+    done = natsgate("check", "--json", "--config", str(config), settings=settings)
+    assert done.returncode == 2
+    assert [each["text"] for each in json.loads(done.stdout)["findings"]] == [
+        line.removeprefix("natsgate: ") for line in lines
+    ]
+
+
+def test_a_value_from_a_file_is_not_shown(tmp_path: Path) -> None:
+    """A `_FILE` may name the wrong file, and what is in it may be a secret."""
+    (tmp_path / "secret").write_text("shibboleth-shibboleth")
+    said = wrong({**NOWHERE, "DRAIN_S_FILE": tmp_path / "secret"})
+    assert "NATSGATE_DRAIN_S_FILE" in said
+    assert "shibboleth" not in said
+
+
+@pytest.mark.parametrize("other", ["/a/{id}/x", "/a/{other}/x"])
+def test_two_routes_of_one_path_are_refused(tmp_path: Path, other: str) -> None:
+    """Of two routes for the same transport with the same path, whatever its parameters are called, one would never be
+    asked."""
+    config = tmp_path / "natsgate.toml"
+    tables = [("one", "/a/{id}/x", "sse"), ("two", other, "ws"), ("three", other, "sse")]
+    config.write_text(
+        "".join(
+            f'[[route]]\nname = "{name}"\npath = "{path}"\ntransports = ["{transport}"]\nsubjects = ["repo.1.>"]\n'
+            for name, path, transport in tables
+        )
+    )
+    said = wrong(NOWHERE, config)
+    assert "three and one have the same path" in said
+    assert "for sse" in said
 
 
 def test_an_unknown_variable_is_named() -> None:
