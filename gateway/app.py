@@ -18,7 +18,7 @@ from starlette.websockets import WebSocket
 
 from gateway.core.carriers import BEARER_SUBPROTOCOL
 from gateway.core.dialect import ENVELOPE, RAW, RAW_WITH_CONTROL
-from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, Rejection, UpgradeRequired
+from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, Rejection, Unauthorized, UpgradeRequired
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
 from gateway.core.routes import RouteSpec
@@ -151,6 +151,7 @@ class App:
                 "A stream needs HTTP/1.1. Behind nginx: proxy_http_version 1.1; proxy_set_header Connection ''.",
             )
         remote = self._gate.remote(request)
+        request.state.route = label
         with self._room.admission.entering(remote):
             query = parse_query(
                 request.query_params.multi_items(),
@@ -176,6 +177,7 @@ class App:
         """Answer a WebSocket handshake. What is wrong with the request itself is a status; what is wrong with who
         asks is told by a close code, since a page cannot see a status."""
         raw = spec is not None and spec.framing == "raw"
+        websocket.state.route = label
         try:
             query = parse_query(websocket.query_params.multi_items(), snapshot=spec is not None and spec.snapshot)
             subprotocol = _subprotocol(websocket.scope["subprotocols"], RAW_V1 if raw else V1)
@@ -197,7 +199,7 @@ class App:
             if error.closing is None:
                 await self.deny(websocket, error)
                 return
-            self._room.reject(error.code, remote)
+            self._reject(websocket, error)
             dialect = ENVELOPE if not raw else RAW_WITH_CONTROL if query.control else RAW
             connection = RefusedConnection(self._room, Arrival(label, None, remote), dialect, error)
         else:
@@ -212,13 +214,13 @@ class App:
 
     async def deny(self, websocket: WebSocket, error: ClientError) -> None:
         """Refuse a handshake with a status."""
-        self._room.reject(error.code, self._gate.remote(websocket))
+        self._reject(websocket, error)
         await websocket.send_denial_response(problem(error.status, error.title, error.detail))
 
     async def _identify(self, connection: HTTPConnection, *, streams: bool = True) -> Principal | None:
         scope = connection.scope
         websocket = scope["type"] == "websocket"
-        return await self._gate.authenticator.of_request(
+        principal = await self._gate.authenticator.of_request(
             scope["headers"],
             connection.query_params.multi_items(),
             path=scope["raw_path"].decode("latin-1"),
@@ -227,6 +229,8 @@ class App:
             reads_only=not websocket and scope["method"] == "GET",
             streams=streams,
         )
+        connection.state.sub = "" if principal is None else principal.sub
+        return principal
 
     # Tickets
 
@@ -252,12 +256,22 @@ class App:
             raise NotFound(_NOWHERE)
         await self.deny(WebSocket(scope, receive, send), NotFound(_NOWHERE))
 
+    def _reject(self, connection: HTTPConnection, error: ClientError) -> None:
+        state = connection.state
+        self._room.reject(
+            error.code,
+            self._gate.remote(connection),
+            route=getattr(state, "route", ""),
+            sub=getattr(state, "sub", ""),
+            cause=error.reason if isinstance(error, Unauthorized) else "",
+        )
+
     def _preflight_refused(self, connection: HTTPConnection) -> None:
         self._room.reject(BadOrigin.code, self._gate.remote(connection))
 
     async def _client_error(self, connection: HTTPConnection, error: Exception) -> Response:
         assert isinstance(error, ClientError)
-        self._room.reject(error.code, self._gate.remote(connection))
+        self._reject(connection, error)
         return refusal(error, connection, partial(retry_ms, self._room.random))
 
     async def _http_error(self, connection: HTTPConnection, error: Exception) -> Response:

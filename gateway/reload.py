@@ -118,8 +118,8 @@ class Reload:
         except ConfigError as error:
             self._log.error("reload_failed", error=str(error), kept=KEPT)
             return
-        except Exception as error:  # a fault of ours; whoever asked for it hears of it, and nobody is dropped
-            self._log.error("reload_failed", exc_info=error, kept=KEPT)
+        except Exception as error:  # a fault of ours; whoever asked for it is to hear of it
+            self._log.error("reload_failed", exc_info=error, mend="some of it may hold already: restart this replica")
             return
         self._log.info("reloaded", changed=found.live)
         if found.restart:

@@ -25,8 +25,9 @@ CACHE_S = 2.0
 """How long an answer serves others who ask the same: the herd of a restart, a user's many tabs."""
 
 CACHE_BYTES = 8 * 2**20
-IN_FLIGHT = 64
-"""Questions of one route at a time: more of them would only queue up in its service."""
+IN_FLIGHT, AGAIN_IN_FLIGHT = 64, 32
+"""Questions of one route at a time, about who wants to come in and about who is in: more of them would only queue up in
+its service. Neither has to wait for the other."""
 
 FIRST_WAIT_S, AGAIN_WAIT_S = 2.0, 30.0
 """How long a question may wait for the others of its route: about who wants to come in, and about who is in and was
@@ -71,7 +72,7 @@ class Services:
         self._now = now
         self._log = log
         self._seldom = Seldom(now)
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._slots: dict[tuple[str, bool], asyncio.Semaphore] = {}
         self._asking: dict[tuple[bytes, bool], asyncio.Task[Verdict]] = {}
         self._probing: asyncio.Task[bool] | None = None
         self.cache: Recent[bytes, tuple[Verdict, float]] = Recent(CACHE_BYTES)
@@ -104,15 +105,14 @@ class Services:
             self.cache.forget(key)
         asking = self._asking.get((key, fresh))
         if asking is None:
-            wait_s = AGAIN_WAIT_S if fresh else FIRST_WAIT_S
-            asking = self._asking[key, fresh] = asyncio.create_task(self._asked(route, key, question, wait_s))
+            asking = self._asking[key, fresh] = asyncio.create_task(self._asked(route, key, question, fresh))
             asking.add_done_callback(lambda task: self._asking.pop((key, fresh), None))
         # Shielded: whoever waits may go, others who ask the same still want it.
         return await asyncio.shield(asking)
 
-    async def _asked(self, route: str, key: bytes, question: bytes, wait_s: float) -> Verdict:
+    async def _asked(self, route: str, key: bytes, question: bytes, again: bool) -> Verdict:
         try:
-            answer, cursor = await self._answer(route, question, wait_s)
+            answer, cursor = await self._answer(route, question, again)
             verdict = read_verdict(answer, cursor, max_event_bytes=self.max_event_bytes)
         except (UpstreamError, ValueError) as error:
             held = self._seldom.due(route)
@@ -126,14 +126,15 @@ class Services:
         self.cache.put(key, (verdict, self._now() + lives_s), size)
         return verdict
 
-    async def _answer(self, route: str, question: bytes, wait_s: float) -> tuple[bytes, Cursor]:
+    async def _answer(self, route: str, question: bytes, again: bool) -> tuple[bytes, Cursor]:
         # Each route has its own: a service that is slow does not hold up another one's clients.
-        slots = self._slots.setdefault(route, asyncio.Semaphore(IN_FLIGHT))
+        most, wait_s = (AGAIN_IN_FLIGHT, AGAIN_WAIT_S) if again else (IN_FLIGHT, FIRST_WAIT_S)
+        slots = self._slots.setdefault((route, again), asyncio.Semaphore(most))
         try:
             async with asyncio.timeout(wait_s):
                 await slots.acquire()
         except TimeoutError:
-            raise UpstreamAway(f"{IN_FLIGHT} questions wait for an answer already") from None
+            raise UpstreamAway(f"{most} questions wait for an answer already") from None
         try:
             cursor = await self._where()
             return await self._ask(SUBJECT + route, question, TIMEOUT_S), cursor

@@ -71,7 +71,7 @@ class Intake:
         self._prefix = len(live_prefix.encode("utf-8")) + 1
         self.max_event_bytes = max_event_bytes
         self._held: list[_Live] | None = []
-        self._newest = b""
+        self._newest, self._newest_at = b"", 0
         self.received = {root.encode("ascii"): 0 for root in roots}
         self.holes = 0
         self.held_bytes = 0
@@ -94,7 +94,7 @@ class Intake:
         """Hold, and forget what was kept aside: the tap is closed, or the stream is another one."""
         self._held = []
         self.held_bytes = 0
-        self._newest = b""
+        self._newest, self._newest_at = b"", 0
         self.doubtful = False
 
     def fill(self, sequence: int, subject: bytes, payload: bytes, headers: bytes, *, counted: bool) -> None:
@@ -107,9 +107,14 @@ class Intake:
         if sequence > self._log.head:
             if not counted and self.max_event_bytes and len(payload) > self.max_event_bytes:
                 self._log.append(sequence, subject, None)
-                self._newest = headers
-            else:
+                self._newest, self._newest_at = headers, sequence
+            elif counted:
                 self._append(sequence, subject, payload, headers)
+            else:
+                event = self._log.append(sequence, subject, payload)
+                event.checked()
+                self._log.charge(event)
+                self._newest, self._newest_at = headers, sequence
 
     def release(self) -> Hole | None:
         """Take in what was kept aside, and let live messages flow again, unless there is (another) hole: it is
@@ -181,7 +186,7 @@ class Intake:
         return Hole(expected - 1, sequence)
 
     def _append(self, sequence: int, subject: bytes, payload: bytes, headers: bytes) -> None:
-        self._newest = headers
+        self._newest, self._newest_at = headers, sequence
         if self.max_event_bytes and len(payload) > self.max_event_bytes:
             self._drop("too_large", subject)
             self._log.append(sequence, subject, None)
@@ -193,8 +198,9 @@ class Intake:
 
     @property
     def stored_at(self) -> str:
-        """When the stream stored the message at the head, as the server wrote it (RFC 3339, UTC); empty if unknown."""
-        return _stored_at(self._newest)
+        """When the stream stored the message at the head, as the server wrote it (RFC 3339, UTC); empty if unknown, or
+        if there is none at the head: it moves over what is not there, and where the log begins anew."""
+        return _stored_at(self._newest) if self._newest_at == self._log.head else ""
 
 
 def _stored_at(headers: bytes) -> str:

@@ -92,8 +92,8 @@ def parse_filter(text: str, roots: Collection[str]) -> Filter:
             )
     if len(tokens) < LEAST_SUBJECT_TOKENS and tokens[-1] != ">":
         raise BadRequest(
-            f"The subject {_shown(text)} has two tokens, and every event's has at least three (root.id.type), so it "
-            f"would never match. Write {_shown(text + '.>')} for all that happens to it."
+            f"The subject {_shown(text)} has two tokens; the subject of an event has at least three (root.id.type). "
+            f"Write {_shown(text + '.>')} for all that happens to it."
         )
     return Filter(text, tokens)
 
@@ -111,14 +111,18 @@ def covers(pattern: tuple[str, ...], other: tuple[str, ...]) -> bool:
     return len(pattern) == len(other)
 
 
-def overlap(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether some subject is selected by both."""
-    for mine, theirs in zip(one, other, strict=False):
-        if ">" in (mine, theirs):
-            return True
+def meet(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The pattern of the subjects that both select; None when there are none."""
+    common: list[str] = []
+    for position, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+        if mine == ">":
+            return (*common, *other[position:])
+        if theirs == ">":
+            return (*common, *one[position:])
         if mine != theirs and "*" not in (mine, theirs):
-            return False
-    return len(one) == len(other)
+            return None
+        common.append(theirs if mine == "*" else mine)
+    return tuple(common) if len(one) == len(other) else None
 
 
 def widest(filters: Iterable[Filter]) -> tuple[Filter, ...]:

@@ -7,7 +7,7 @@ held back first, so that the others' lines are not lost in it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from gateway.core.addresses import limit_key
@@ -65,11 +65,12 @@ class Journal:
                 gaps=tally.gaps,
             )
 
-    def rejected(self, reason: str, remote: str) -> None:
+    def rejected(self, reason: str, remote: str, known: Mapping[str, str]) -> None:
         """A request becomes no connection. A herd of them is one line every few seconds, which names the last one."""
         held = self._seldom.due(reason)
         if held is not None:
-            self._log.info("request_rejected", reason=reason, remote=remote, held_back=held)
+            more = {name: value for name, value in known.items() if value}
+            self._log.info("request_rejected", reason=reason, remote=remote, **more, held_back=held)
 
     def _may_tell_of(self, connection: Connection) -> bool:
         """Whether somebody hears it, and there may be one more line about the connection's address now."""

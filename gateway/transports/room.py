@@ -97,10 +97,10 @@ class Room:
         """A name for a connection, unique among all replicas."""
         return f"{self._prefix}-{next(self._numbers):x}"
 
-    def reject(self, reason: ErrorCode, remote: str = "") -> None:
-        """Count a request that becomes no connection."""
+    def reject(self, reason: ErrorCode, remote: str = "", **known: str) -> None:
+        """Count a request that becomes no connection, and log it with what is known of it."""
         self.rejected[reason] += 1
-        self.journal.rejected(reason, remote)
+        self.journal.rejected(reason, remote, known)
 
 
 def _none_of(ones: Iterable[str], others: Iterable[str]) -> Counter[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from typing import NamedTuple
@@ -11,11 +12,15 @@ from gateway.core.dialect import Dialect
 from gateway.core.feed import Feed
 from gateway.core.start import EPOCH, Since
 from gateway.core.stream import StreamState
-from gateway.core.subjects import overlap, widest
+from gateway.core.subjects import meet, widest
 from gateway.upstream.reads import Lagging, Stored, StreamReads, TooManySubjects
 
 ASKED_AGAIN, ASK_AGAIN_S = 3, 0.1
 """How often, and after how long, the leader is asked again before a cursor is held to be ahead of the stream."""
+
+MOST_MEETING = 4
+"""Of how many filters of a feed it is counted exactly how many messages they select together: that is a question for
+each set of them that meets, eleven for four."""
 
 
 class Page(NamedTuple):
@@ -77,24 +82,25 @@ class Answers:
             self._last = max(self._last, (await self._reads.api.info()).last)
         return max(self._last, reached)
 
-    async def more_than(self, limit: int, feed: Feed, after: int, upto: int) -> bool:
-        """Whether a feed has more messages than a limit behind a position."""
+    async def more_than(self, limit: int, feed: Feed, after: int) -> bool:
+        """Whether a feed has more messages than a limit behind a position. Where more than `MOST_MEETING` of its
+        filters overlap, what several of them select is counted for each."""
         key = (feed.name, after)
         if key not in self._counts:
-            filters = widest(feed.filters)
-            patterns = [each.text for each in filters]
-            total = 0
-            for each in patterns:
-                total += (await self._reads.after(after, each, most=1)).matching
-            if total > limit and any(overlap(one.tokens, two.tokens) for one, two in combinations(filters, 2)):
-                # What several filters select was counted for each of them.
-                total = 0
-                async for part in self._reads.forward(patterns, after, upto):
-                    total += len(part.messages)
-                    if total > limit:
-                        break
+            patterns = [each.tokens for each in widest(feed.filters)]
+            counts = [await self._count(each, after) for each in patterns]
+            total = sum(counts)
+            if max(counts) <= limit < total and len(patterns) <= MOST_MEETING:
+                # Inclusion and exclusion: what two filters select was counted twice, what three do, three times less
+                # three, and so on.
+                for size in range(2, len(patterns) + 1):
+                    for some in combinations(patterns, size):
+                        total -= (-1) ** size * await self._count(_common(some), after)
             self._counts[key] = total
         return self._counts[key] > limit
+
+    async def _count(self, pattern: tuple[str, ...] | None, after: int) -> int:
+        return 0 if pattern is None else (await self._reads.after(after, ".".join(pattern), most=1)).matching
 
     async def page(self, feed: Feed, after: int, upto: int) -> Page | None:
         """A page of the last messages of a feed's subjects; None when there are more subjects than the limit.
@@ -123,6 +129,13 @@ class Answers:
                 if following is not None and (not after or following <= upto):
                     raise Lagging("a replica lags behind its leader within a snapshot")
         return Page(batch.messages, upto or batch.upto or self._state.last, batch.ended, {})
+
+
+def _common(patterns: Iterable[tuple[str, ...]]) -> tuple[str, ...] | None:
+    found: tuple[str, ...] | None = (">",)
+    for each in patterns:
+        found = None if found is None else meet(found, each)
+    return found
 
 
 def _time_of(since: Since) -> datetime:

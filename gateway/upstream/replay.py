@@ -287,6 +287,6 @@ class Replay:
         kept = max(cursor, state.first - 1)
         limit = hub.replay_limit
         limited = first_time and limit and not start.until_head and hub.flushed - kept > limit
-        if limited and await answers.more_than(limit, reader.feed, kept, hub.flushed):
+        if limited and await answers.more_than(limit, reader.feed, kept):
             return cursor, Missing("too_far", cursor, hub.flushed)
         return cursor, Missing("expired", cursor, kept) if kept > cursor else None

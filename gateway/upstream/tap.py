@@ -211,9 +211,12 @@ class Tap:
         state = await self._api.info()
         if state.incarnation != self._hub.log.incarnation:
             await self._born_again(state)
-        elif (state.last < head or repeated != self._examined) and await self._went_back(state):
-            self._examined = self._intake.repeated
-        elif state.last > self._hub.log.head:
+            return
+        if state.last < head or repeated != self._examined:
+            self._examined = repeated
+            if await self._went_back(state):
+                return
+        if state.last > self._hub.log.head:
             await asyncio.sleep(GRACE_S)  # the messages may be on their way; nothing else tells that they are not
             if state.last > self._hub.log.head and not self._intake.holding:
                 self._intake.hold()

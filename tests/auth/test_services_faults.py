@@ -185,8 +185,11 @@ async def test_who_is_in_waits_for_the_questions_about_others(
         for each in followers:
             await each.ready()
         service.answer = ALLOW
-        service.delay_s = 0.5  # 400 questions, 64 at a time: over three seconds
-        await service.until_asked(800, timeout_s=30)
+        service.delay_s = 0.5  # 400 questions, 32 at a time: over six seconds
+        await service.until_asked(500, timeout_s=30)
+        async with SseClient(gateway.url, target=f"/tasks/{own_id}-new", headers=bearer(token())) as newcomer:
+            await newcomer.ready()  # nor does anybody who comes wait for them
+        await service.until_asked(801, timeout_s=30)
         metrics = await asyncio.to_thread(gateway.metrics)
         assert metrics.total("natsgate_connections_closed_total", reason="overloaded") == 0
         assert metrics.total("natsgate_connections", transport="sse") == 400

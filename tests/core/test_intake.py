@@ -87,6 +87,28 @@ def test_a_repeated_sequence_of_a_later_time_is_doubted(time: str, doubtful: boo
     assert log.head == (11 if doubtful else 12)
 
 
+def test_where_the_log_begins_anew_nothing_is_known_of_its_head() -> None:
+    """Where the log was put further up, the time of an earlier message is not taken for the time of its head."""
+    intake, log = intake_at(10)
+    receive(intake, 11)
+    log.reset("x", 4900)
+    assert intake.stored_at == ""
+    assert intake.receive(b"live.repo.1.x", headers(4900, time="2031-01-01T00:00:00Z"), b"{}") is None
+    assert not intake.doubtful
+
+
+def test_what_warms_the_log_is_counted_by_those_who_heard_it_live() -> None:
+    """A bad message that is read when the tap opens is dropped and not counted, whoever reads over it later."""
+    intake, log = intake_at(10)
+    intake.fill(11, b"repo.1.x", b"no json", headers(11), counted=False)
+    intake.fill(12, b"repo.1.x", b"{}", headers(12), counted=False)
+    assert [event.seq for event in log.settle(log.window(10, 10, 10**6)[0])] == [12]
+    assert not any(log.dropped.values())
+    intake.fill(13, b"repo.1.x", b"no json", headers(13), counted=True)
+    assert log.settle(log.window(12, 10, 10**6)[0]) == []
+    assert log.dropped["not_json"] == 1
+
+
 def test_a_hole_is_told_at_the_first_message_behind_it() -> None:
     """The next sequence is either there, or it is a hole: at once, with its bounds; and delivery holds."""
     intake, log = intake_at(10)

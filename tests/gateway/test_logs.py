@@ -21,6 +21,7 @@ from tests.support.nats_server import NatsServer
 from tests.support.producer import flood, publish
 from tests.support.sse import SseClient
 from tests.support.stored import moved
+from tests.support.tokens import JWT, bearer, token
 from tests.support.ws import ws_client
 
 ConnectNats = Callable[[str], Awaitable[Client]]
@@ -177,6 +178,26 @@ async def test_refused_requests_are_told_of_now_and_then(start_gateway: StartGat
     assert 1 <= len(lines) <= 10
     assert {line["reason"] for line in lines} == {"bad_request"}
     assert lines[0]["held_back"] == 0
+
+
+async def test_a_refusal_says_who_and_why(start_gateway: StartGateway, own_id: str) -> None:
+    """What became no connection is logged with its route, its user as far as one is known, and the cause of a 401."""
+    config = routes(['name = "repo"', 'path = "/repos/{id}/events"', 'subjects = ["repo.{id}.>"]'])
+    gateway = await start_gateway(config=config, settings=JWT)
+    path, mine = f"/repos/{own_id}/events", token(sub="alice", subscribe=["repo.other.>"])
+    refusals: list[tuple[str, dict[str, str]]] = [
+        (path, bearer(mine)),
+        (path, bearer(token(sub="alice", ttl_s=-60))),
+        ("/nothing", {}),
+    ]
+    for target, headers in refusals:
+        await fetch_async(gateway.host, gateway.port, target, headers=headers)
+    known = ("reason", "route", "sub", "cause")
+    assert [{name: line[name] for name in known if name in line} for line in gateway.logs("request_rejected")] == [
+        {"reason": "forbidden", "route": "repo", "sub": "alice"},
+        {"reason": "unauthorized", "route": "repo", "cause": "expired"},
+        {"reason": "not_found"},
+    ]
 
 
 async def test_nats_going_and_coming_is_logged(own_nats: NatsServer, start_gateway: StartGateway) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Any
 
@@ -99,7 +99,7 @@ class Unwritten(Journal):
     def closed(self, connection: Connection, why: Closing, tally: Tally) -> None:
         """Nothing is said."""
 
-    def rejected(self, reason: str, remote: str) -> None:
+    def rejected(self, reason: str, remote: str, known: Mapping[str, str]) -> None:
         """Nothing is said."""
 
 

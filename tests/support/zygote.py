@@ -1,8 +1,9 @@
 """`natsgate` processes that are forked from one which has imported it: half a second of imports less for each.
 
-Only the imports are spared. Arguments, environment, working directory, descriptors, exit code and signals are those of
-any command, and `gateway.cli.main` runs in a process of its own, to its own end. What has to be the installed command
-itself (what `ps` shows, limits set by a shell) is executed instead; see `Gateway` and `natsgate`.
+Only the imports are spared. Arguments, environment (but for what the interpreter itself reads from it), working
+directory, descriptors, exit code and signals are those of any command, and `gateway.cli.main` runs in a process of its
+own, to its own end. What has to be the installed command itself (what `ps` shows, limits set by a shell) is executed
+instead; see `Gateway` and `natsgate`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Forked:
         self.pid = pid
         self.returncode: int | None = None
         self._ended = ended
+        self._lock = threading.Lock()
 
     def poll(self) -> int | None:
         """The exit code, if it has ended."""
@@ -58,17 +60,24 @@ class Forked:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it ends in this moment
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
     def _look(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._ended], [], [], timeout)[0]:
-            said = os.read(self._ended, 32)
-            os.close(self._ended)
-            assert said, "the zygote has ended, and nobody knows what became of its children"
-            self.returncode = int(said)
+        if self.returncode is not None:
+            return self.returncode
+        told = select.poll()  # not select(), which knows the first 1024 descriptors only
+        told.register(self._ended, select.POLLIN)
+        if told.poll(None if timeout is None else timeout * 1000):
+            with self._lock:
+                if self.returncode is None:
+                    said = os.read(self._ended, 32)
+                    os.close(self._ended)
+                    assert said, "the zygote has ended, and nobody knows what became of its children"
+                    self.returncode = int(said)
         return self.returncode
 
     def __del__(self) -> None:
@@ -102,9 +111,10 @@ class Zygote:
         mine, theirs = os.pipe()
         try:
             with self._lock:
-                line = self._line = self._line or _started()
+                line, self._line = self._line or _started(), None
                 socket.send_fds(line, [order], [stdin, stdout, stderr, theirs])
                 pid = line.recv(32)
+                self._line = line  # not after a test's time-out: its answer would be taken for the next one's
         finally:
             os.close(theirs)
         assert pid, "the zygote has ended"
