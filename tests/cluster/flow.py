@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,7 @@ class Flow:
         self._rate = rate
         self._running: asyncio.Task[None] | None = None
         self._published = 0
+        self._failed: Counter[str] = Counter()
         self.sequences: set[int] = set()
 
     async def _publish(self) -> None:
@@ -46,7 +48,11 @@ class Flow:
         outcome.add_done_callback(self._settled)
 
     def _settled(self, outcome: asyncio.Future[Ack]) -> None:
-        if not outcome.cancelled() and outcome.exception() is None:
+        if outcome.cancelled() or (error := outcome.exception()) is not None:
+            self._failed["cancelled" if outcome.cancelled() else repr(error)] += 1
+        elif outcome.result().sequence in self.sequences:
+            self._failed["acknowledged with the sequence of another one"] += 1
+        else:
             self.sequences.add(outcome.result().sequence)
 
     @property
@@ -60,7 +66,8 @@ class Flow:
         self._running.cancel()
         await asyncio.wait([self._running])
         await self._publisher.flush(60)
-        assert len(self.sequences) == self._published, f"{self._published} published, {len(self.sequences)} stored"
+        assert not self._failed, f"{self._published} published, {len(self.sequences)} stored: {self._failed}"
+        assert len(self.sequences) == self._published
         return self.last
 
     async def __aenter__(self) -> Self:
