@@ -34,7 +34,7 @@ from gateway.core.schedule import backoff
 PING_INTERVAL_S = 5
 """How often the server is pinged; two unanswered pings end the connection (nats-py's own default: 6 minutes)."""
 
-CONNECT_TIMEOUT_S = 3
+CONNECT_TIMEOUT_S, CLOSE_TIMEOUT_S = 3, 1.0
 LOOK_S, GIVE_UP_S = 1.0, 30.0
 """How often a client is looked at, and how long it may try to reconnect before it is replaced."""
 
@@ -274,8 +274,15 @@ class NatsConnection:
 
 async def _shut(client: _Client) -> None:
     client.direct.clear()
-    with contextlib.suppress(Exception):  # it is being thrown away, in whatever state it is
-        await asyncio.wait_for(client.close(), timeout=1.0)
+    try:
+        with contextlib.suppress(Exception):  # it is being thrown away, in whatever state it is
+            await asyncio.wait_for(client.close(), timeout=CLOSE_TIMEOUT_S)
+    finally:
+        # What it did not close in time, as with a server that is frozen, it would keep until it is collected.
+        writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+        if isinstance(writer, asyncio.StreamWriter):
+            writer.transport.abort()
+            await asyncio.sleep(0)  # asyncio closes the socket in its next turn
 
 
 def connect_options(

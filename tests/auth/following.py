@@ -13,6 +13,7 @@ from typing import Any, Self
 from nats.aio.client import Client
 from nats.js.kv import KeyValue
 
+from gateway.background import end
 from gateway.core.bucket import BUCKET_SHAPE
 from gateway.core.revoked import BUCKET, Revoked
 from gateway.logs import logger
@@ -102,9 +103,7 @@ class Following:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await end(self._tasks)
 
 
 async def create_bucket(nc: Client, **config: object) -> None:

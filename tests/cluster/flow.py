@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from publishers import Ack, Publisher, Settings
+from tests.support.eventually import eventually
 
 TICK_S = 0.02
 """How often what the rate asks for is published."""
@@ -41,10 +42,10 @@ class Flow:
 
     async def one(self) -> None:
         """Publish one event."""
-        self._published += 1
-        event = b'{"type":"tick","n":%d,"pad":"%b"}' % (self._published, PAD)
-        subject = SUBJECTS[self._published % len(SUBJECTS)]
-        outcome = await self._publisher.enqueue(subject, event, msg_id=f"flow-{self._published}")
+        number = self._published + 1
+        event = b'{"type":"tick","n":%d,"pad":"%b"}' % (number, PAD)
+        outcome = await self._publisher.enqueue(SUBJECTS[number % len(SUBJECTS)], event, msg_id=f"flow-{number}")
+        self._published = number
         outcome.add_done_callback(self._settled)
 
     def _settled(self, outcome: asyncio.Future[Ack]) -> None:
@@ -66,8 +67,12 @@ class Flow:
         self._running.cancel()
         await asyncio.wait([self._running])
         await self._publisher.flush(60)
-        assert not self._failed, f"{self._published} published, {len(self.sequences)} stored: {self._failed}"
-        assert len(self.sequences) == self._published
+
+        async def settled() -> bool:
+            assert not self._failed, f"{self._published} published, {len(self.sequences)} stored: {self._failed}"
+            return len(self.sequences) == self._published
+
+        await eventually(settled, "every outcome is heard")
         return self.last
 
     async def __aenter__(self) -> Self:
