@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from tests.conftest import ShareGateway, StartGateway
+from tests.support.barrier import barrier
 from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
 from tests.support.sse import SseClient, parse_head, read_body
@@ -119,7 +120,7 @@ async def test_it_serves_again_and_again(ticketing: Gateway, nc: Client, own_id:
             assert (await sse.next_message()).json() == {"n": number}
             cursor = sse.last_event_id
         await nc.publish(f"repo.{own_id}.x", b'{"n":%d}' % (number + 1))
-        await nc.flush()
+        await barrier(nc)
 
 
 # How long it lives

@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from publishers import Publisher, Settings
 from tests.auth.following import Following
+from tests.support.barrier import barrier
 from tests.support.command import natsgate
 from tests.support.gateway import Gateway
 from tests.support.nats_server import NatsServer
@@ -47,8 +48,7 @@ class Watched:
             await self.nc.publish(subject, b"{}")
         else:
             await self.nc.subscribe(subject)
-        await self.nc.flush()  # nats-py's first ping may overtake what is still buffered, the second one cannot
-        await self.nc.flush()
+        await barrier(self.nc)
         return any(f"{verb[:7]}" in each and f'"{subject.lower()}"' in each for each in self.errors)
 
 
@@ -133,7 +133,7 @@ async def test_a_service_answers_the_gateway_and_nobody_else_does(login: Login) 
         await message.respond(b'{"allow":true}')
 
     await service.nc.subscribe("natsgate.authorize.>", cb=answer)
-    await service.nc.flush()
+    await barrier(service.nc)
     assert (await gateway.nc.request("natsgate.authorize.r", b"{}")).data == b'{"allow":true}'
     assert not service.errors
     assert await publisher.refused("subscription", "natsgate.authorize.>")

@@ -9,6 +9,7 @@ import subprocess
 import nats
 
 from tests.commands.own_stream import OwnStream
+from tests.support.barrier import barrier
 from tests.support.command import NATSGATE, environment, natsgate
 from tests.support.nats_server import NatsServer
 
@@ -81,7 +82,7 @@ async def test_a_line_is_sent_while_the_input_is_still_open(own: OwnStream) -> N
     """A pipe that stays open: what was written is stored at once; SIGINT then ends it, with the count."""
     await own.make()
     subscription = await own.nc.subscribe(f"{own.live}.>")
-    await own.nc.flush()
+    await barrier(own.nc)
     process = await asyncio.create_subprocess_exec(
         NATSGATE,
         *("publish", f"{own.a}.1.x", "--lines"),

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from gateway.settings import load_settings
 from tests.conftest import StartGateway
 from tests.readme import README, blocks, written
+from tests.support.barrier import barrier
 from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
 from tests.support.nats_server import NatsServer
@@ -197,7 +198,7 @@ async def test_the_service_on_the_page_runs_as_it_stands(
     await eval(
         compile(example, README.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {"nc": nc, "tasks": Tasks()}
     )
-    await nc.flush()
+    await barrier(nc)
     async with SseClient(asking.url, target="/tasks/7/events", headers=bearer(token("alice"))) as page:
         assert (await page.next_message()).json() == Task().as_event()
         await page.ready()

@@ -11,6 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from tests.conftest import ShareGateway
+from tests.support.barrier import barrier
 from tests.support.eventually import wait_until
 from tests.support.gateway import Gateway, routes
 from tests.support.producer import publish
@@ -226,7 +227,7 @@ async def test_raw_and_enveloped_clients_share_events(routed: Gateway, nc: Clien
 async def test_what_a_raw_client_sends_arrives_on_nats(routed: Gateway, nc: Client, own_id: str) -> None:
     """A raw client's message goes, as it is, to the route's `publish` subject, its type encoded as an id."""
     inbox = await nc.subscribe(f"inbox.project.{own_id}.>")
-    await nc.flush()
+    await barrier(nc)
     messages = {
         "task_move": '{"type":"task_move",  "data":{"id":1208925819614629174706176,"to":1.0}}',
         "agent%3E%2E%2A": '{"type":"agent>.*","data":{}}',
@@ -243,7 +244,7 @@ async def test_what_a_raw_client_sends_arrives_on_nats(routed: Gateway, nc: Clie
 async def test_what_a_raw_client_sends_keeps_its_order(routed: Gateway, nc: Client, own_id: str) -> None:
     """A burst of messages from one client is in the stream in the order in which it was sent."""
     inbox = await nc.subscribe(f"inbox.project.{own_id}.>")
-    await nc.flush()
+    await barrier(nc)
     async with RawWebSocket(routed.url, f"/boards/{own_id}", subprotocol=None) as ws:
         await ws.send(*(encode_text(json.dumps({"type": "move", "n": n})) for n in range(15)))
         numbers = [json.loads((await inbox.next_msg(timeout=10)).data)["n"] for _ in range(15)]
@@ -253,7 +254,7 @@ async def test_what_a_raw_client_sends_keeps_its_order(routed: Gateway, nc: Clie
 async def test_what_a_raw_client_sends_before_it_closes_is_stored(routed: Gateway, nc: Client, own_id: str) -> None:
     """A page that sends much and closes at once loses none of it, and order holds."""
     inbox = await nc.subscribe(f"inbox.project.{own_id}.>")
-    await nc.flush()
+    await barrier(nc)
     async with RawWebSocket(routed.url, f"/boards/{own_id}", subprotocol=None) as ws:
         frames = [encode_text(json.dumps({"type": "move", "n": n})) for n in range(200)]
         await ws.send(*frames, encode_frame(CLOSE, b"\x03\xe8"))
@@ -275,7 +276,7 @@ async def test_what_a_raw_client_sent_is_stored(routed: Gateway, nc: Client, own
 async def test_a_raw_message_without_its_type_goes_nowhere(routed: Gateway, nc: Client, own_id: str, text: str) -> None:
     """A message that can not fill the subject is not published, and the gateway goes on."""
     inbox = await nc.subscribe(f"inbox.project.{own_id}.>")
-    await nc.flush()
+    await barrier(nc)
     async with RawWebSocket(routed.url, f"/boards/{own_id}", subprotocol=None) as bad:
         await bad.send(encode_text(text))
         async with RawWebSocket(routed.url, f"/boards/{own_id}", subprotocol=None) as good:

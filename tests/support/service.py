@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from tests.support.barrier import barrier
 from tests.support.eventually import eventually
 
 Question = dict[str, Any]
@@ -75,7 +76,7 @@ class Service:
 
     async def __aenter__(self) -> Self:
         self._subscription = await self._nc.subscribe(f"natsgate.authorize.{self._route}", cb=self._asked)
-        await self._nc.flush()
+        await barrier(self._nc)
         return self
 
     async def __aexit__(
@@ -87,4 +88,4 @@ class Service:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._subscription is not None and self._nc.is_connected:
             await self._subscription.unsubscribe()
-            await self._nc.flush()
+            await barrier(self._nc)
