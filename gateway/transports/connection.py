@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import sys
-import termios
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +14,7 @@ from gateway.core.guard import Guard
 from gateway.core.reader import Reader, Tally
 from gateway.core.schedule import lifetime_s
 from gateway.transports.arrival import Arrival
+from gateway.transports.sockets import unacknowledged
 
 if TYPE_CHECKING:
     from gateway.transports.room import Room
@@ -33,18 +31,6 @@ PUT_OFF_S = 5.0
 
 CLOSE_TIMEOUT_S = 5.0
 """How long a connection that is ending may take to send its last bytes (and to answer a close frame)."""
-
-
-def _unacknowledged(transport: asyncio.Transport) -> int:
-    """Bytes that the kernel holds for the peer (SIOCOUTQ). It tells a reader of a few bytes a second from one of none:
-    our own buffer moves only once the kernel's has a third of its room free."""
-    sock = transport.get_extra_info("socket")
-    if sock is None or sys.platform != "linux":
-        return 0
-    try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except OSError:
-        return 0  # the socket went this moment; connection_lost is on its way
 
 
 class Connection(asyncio.Protocol):
@@ -346,7 +332,7 @@ class Connection(asyncio.Protocol):
         """Bytes that the peer has not acknowledged, in the process and in the kernel."""
         if self.transport is None:
             return 0
-        return self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
+        return self.transport.get_write_buffer_size() + unacknowledged(self.transport)
 
     def _watch_progress(self, now: float) -> None:
         # A full socket is written to by nobody, so what waits in it can only become less.

@@ -1,9 +1,12 @@
-"""Sockets: what every connection inherits from the one that listens."""
+"""Sockets: what every connection inherits from the one that listens, and what the kernel still holds for one."""
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import socket
 import sys
+import termios
 
 SEND_BUFFER_BYTES = 128 * 1024
 """SO_SNDBUF of each connection (the kernel doubles it). Left alone, Linux grows it to 4 MiB per stalled socket."""
@@ -54,3 +57,15 @@ def bind(host: str, port: int, *, write_timeout_s: float = 0) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel holds for the peer (SIOCOUTQ). It tells a reader of a few bytes a second from one of none:
+    our own buffer moves only once the kernel's has a third of its room free."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sys.platform != "linux":
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0  # the socket went this moment; connection_lost is on its way

@@ -34,7 +34,7 @@ class Live(Child):
     def settled_ms(self) -> list[float]:
         """The latencies of a second in which nothing else happens."""
         self.latencies_ms()
-        time.sleep(1)
+        time.sleep(1)  # the second that is measured
         return self.latencies_ms()
 
 

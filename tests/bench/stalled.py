@@ -74,7 +74,7 @@ def _passed(port: int, events: int, clients: int) -> int:
         received = page.total("natsgate_events_received_total")
         if received == events and page.total("natsgate_connections_behind") == clients:
             return round(page.total("natsgate_log_bytes") / 1024)
-        time.sleep(0.2)
+        time.sleep(0.2)  # between two looks; the loop ends with what it waits for
     raise Unmeasured(
         f"{received:.0f} of {events} events were received, {page.total('natsgate_connections_behind')} behind"
     )

@@ -11,11 +11,19 @@ from nats.aio.client import Client
 from publishers.wire import encode_id
 from tests.browsers.conftest import Visit
 from tests.readme import blocks
+from tests.support.tab import Page
 from tests.support.tokens import token
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 VECTORS = json.loads((Path(__file__).parents[2] / "publishers" / "vectors.json").read_text("utf-8"))
+
+
+async def signed_in(visit: Visit, right: str) -> Page:
+    """A page of the gateway's own origin, whose user may have what the right says."""
+    visit.site.mint = lambda: token(subscribe=[right])
+    await (await visit.own()).run("await signIn()")
+    return await visit.own()
 
 
 async def test_the_example_encodes_ids(visit: Visit) -> None:
@@ -32,10 +40,7 @@ async def test_the_example_opens_a_stream(visit: Visit, nc: Client, own_id: str)
     """Its EventSource gets the events of the subject that it means, though the id holds a dot."""
     example, _ = blocks("js")
     subject = f"repo.{encode_id('owner/repo.js')}"
-    visit.site.mint = lambda: token(subscribe=[f"{subject}.>"])
-    page = await visit.own()
-    await page.run("await signIn()")
-    page = await visit.own()
+    page = await signed_in(visit, f"{subject}.>")
     tell = "events.onmessage = ({ data }) => report('message', { data: JSON.parse(data) });"
     await page.run(f"{example}\n{tell}\nevents.addEventListener('natsgate.ready', () => report('ready'));")
     await page.until("ready")
@@ -47,10 +52,7 @@ async def test_the_example_of_a_websocket_comes_back(visit: Visit, nc: Client, o
     """It gets events, and what was published while it was away, once."""
     _, example = blocks("js")
     subject = f"repo.{own_id}.x"
-    visit.site.mint = lambda: token(subscribe=[f"repo.{own_id}.>"])
-    page = await visit.own()
-    await page.run("await signIn()")
-    page = await visit.own()
+    page = await signed_in(visit, f"repo.{own_id}.>")
     use = f"""
         const feeds = new Map([["repo.{own_id}.>", ""]]);
         const socket = connect(feeds, (subject, event) => report("event", {{ subject, n: event.n }}));

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import ConfigError
-from gateway.settings import PREFIX, Settings, load_settings
+from gateway.given import PREFIX
+from gateway.settings import Settings, load_settings
 
 FIELDS = sorted(set(Settings.model_fields) - {"route"})
 SECRET = "hunter2-hunter2"
