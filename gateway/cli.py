@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import secrets
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway import __version__
+from gateway.commands.entry import (
+    client_settings,
+    config_option,
+    die,
+    nats_url_option,
+    on_nats,
+    quiet_logs,
+    settings_of,
+    tell,
+)
 from gateway.commands.outcome import EXIT_DONE, EXIT_NOT_REACHED, EXIT_WRONG, CommandFailed
 from gateway.commands.quantities import DURATION, SIZE
 from gateway.core.errors import ConfigError
@@ -20,61 +28,6 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 # Everything else is imported by the command that needs it: most of them are done before the rest would be loaded.
-
-_config = click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file with settings and routes."
-)
-_nats_url = click.option(
-    "--nats-url", help="NATS servers, comma-separated (NATSGATE_NATS_URL). Logins are better in NATSGATE_NATS_*."
-)
-
-
-def _die(code: int, text: str) -> NoReturn:
-    click.echo(f"natsgate: {text}", err=True)
-    sys.exit(code)
-
-
-def _settings(config: Path | None, **given: object) -> Settings:
-    from gateway.settings import load_settings
-
-    try:
-        return load_settings(config=config, given=given)
-    except ConfigError as error:
-        _die(EXIT_WRONG, str(error))
-
-
-def _client_settings(config: Path | None, **given: object) -> Settings:
-    # For commands that serve nobody: who may connect to a gateway is not their business.
-    return _settings(config, auth="none", insecure=True, **given)
-
-
-def _on_nats(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that serves nobody and talks to NATS: its options, its settings, its failures."""
-
-    @_config
-    @_nats_url
-    @functools.wraps(command)
-    def run(config: Path | None, nats_url: str | None, **rest: object) -> None:
-        settings = _client_settings(config, nats_url=nats_url)
-        _quiet_logs()
-        try:
-            command(settings, **rest)
-        except ConfigError as error:
-            _die(EXIT_WRONG, str(error))
-        except CommandFailed as error:
-            _die(error.code, str(error))
-
-    return run
-
-
-def _quiet_logs() -> None:
-    from gateway import logs
-
-    logs.configure("error", "console")
-
-
-def _tell(text: str) -> None:
-    click.echo(f"natsgate: {text}", err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -87,7 +40,7 @@ def main() -> None:
 
 
 @main.command()
-@_config
+@config_option
 @click.option("--listen", help="Where to serve, host:port (NATSGATE_LISTEN).")
 def serve(config: Path | None, listen: str | None) -> None:
     """Run one replica. It listens at once and is ready when NATS and the stream are usable."""
@@ -100,19 +53,19 @@ def serve(config: Path | None, listen: str | None) -> None:
     from gateway.server import serve as run
     from gateway.settings import load_settings, log_format
 
-    settings = _settings(config, listen=listen)
+    settings = settings_of(config, listen=listen)
     logs.configure(settings.log_level, log_format(settings))
     try:
         run(settings, lambda: load_settings(config=config, given={"listen": listen}))
     except ConfigError as error:
-        _die(EXIT_WRONG, str(error))
+        die(EXIT_WRONG, str(error))
     except NotReached as error:
-        _die(EXIT_NOT_REACHED, str(error))
+        die(EXIT_NOT_REACHED, str(error))
 
 
 @main.command()
-@_config
-@_nats_url
+@config_option
+@nats_url_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def check(config: Path | None, nats_url: str | None, as_json: bool) -> None:
     """Look at settings, NATS, its permissions and the stream; every problem comes with its mend.
@@ -125,7 +78,7 @@ def check(config: Path | None, nats_url: str | None, as_json: bool) -> None:
     from gateway.commands.check import check as run
     from gateway.settings import load_settings
 
-    _quiet_logs()
+    quiet_logs()
     reached = True
     try:
         found, reached = asyncio.run(run(load_settings(config=config, given={"nats_url": nats_url})))
@@ -133,15 +86,15 @@ def check(config: Path | None, nats_url: str | None, as_json: bool) -> None:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         if not as_json:
             for each in problems[:-1]:
-                _tell(each)
-            _die(EXIT_WRONG, problems[-1])
+                tell(each)
+            die(EXIT_WRONG, problems[-1])
         found = [finding.problem("settings", each, "") for each in problems]
     click.echo(finding.as_json(found) if as_json else "\n".join(each.line() for each in found))
     sys.exit(EXIT_NOT_REACHED if not reached else EXIT_DONE if finding.healthy(found) else EXIT_WRONG)
 
 
 @main.command()
-@_on_nats
+@on_nats
 @click.option("--replicas", type=click.IntRange(1, 5), help="Copies in a cluster.  [default: 1]")
 @click.option("--max-age", type=DURATION, help="How long events are kept, such as 24h; 0: no limit.  [default: 24h]")
 @click.option("--max-bytes", type=SIZE, help="How much is kept, such as 1GiB; 0: no limit.  [default: 1GiB]")
@@ -164,11 +117,11 @@ def provision(
     from gateway.commands.stream_change import Wishes
 
     wishes = Wishes(replicas, max_age, max_bytes, secrets.token_hex(8) if new_epoch else None)
-    run(settings, wishes, Speech(click.echo, _tell, click.confirm if attended() else None), yes=yes)
+    run(settings, wishes, Speech(click.echo, tell, click.confirm if attended() else None), yes=yes)
 
 
 @main.command()
-@_config
+@config_option
 @click.option("--sub", required=True, help="Whose token it is.")
 @click.option("--subscribe", multiple=True, metavar="PATTERN", help="What it may see, e.g. 'repo.42.>'; repeatable.")
 @click.option("--publish", multiple=True, metavar="PATTERN", help="Where it may publish; repeatable.")
@@ -186,22 +139,24 @@ def token(
 ) -> None:
     """Print a token, signed (HS256) with NATSGATE_JWT_SECRET. In a pattern {sub} stands for the token's own --sub."""
     if not (subscribe or publish):
-        _tell("this token gives no rights; --subscribe 'repo.42.>' and --publish give some")
-    from gateway.commands.token import mint
+        tell("this token gives no rights; --subscribe 'repo.42.>' and --publish give some")
+    from gateway.commands.token import idle_rights, mint
 
-    settings = _client_settings(config)
+    settings = client_settings(config)
     try:
         signed = mint(
             settings, sub=sub, subscribe=subscribe, publish=publish, ttl_s=ttl, issuer=issuer, audience=audience
         )
+        for line in idle_rights(settings, subscribe=subscribe, publish=publish):
+            tell(line)
         click.echo(signed)
     except CommandFailed as error:
-        _die(error.code, str(error))
+        die(error.code, str(error))
 
 
 @main.command()
 @click.argument("sub", required=False)
-@_on_nats
+@on_nats
 @click.option("--at", metavar="TIME", help="Tokens issued before it; RFC 3339 or seconds since 1970.  [default: now]")
 @click.option("--lift", "lifted", is_flag=True, help="Take the tokens again.")
 @click.option("--list", "shown", is_flag=True, help="Show who is revoked: a line each, <time> <sub>.")
@@ -222,7 +177,7 @@ def revoke(settings: Settings, sub: str | None, at: str | None, lifted: bool, sh
     if shown:
         lines, complaints = asyncio.run(revoking.listed(settings))
         for complaint in complaints if lines or complaints else ["nobody is revoked"]:
-            _tell(complaint)
+            tell(complaint)
         for line in lines:
             click.echo(line)
     elif sub is None:
@@ -236,7 +191,7 @@ def revoke(settings: Settings, sub: str | None, at: str | None, lifted: bool, sh
 @main.command()
 @click.argument("subject")
 @click.argument("event", required=False)
-@_on_nats
+@on_nats
 @click.option("--lines", is_flag=True, help="Standard input holds one event a line (JSON lines).")
 @click.option("--id", "msg_id", help="The Nats-Msg-Id: the same twice is stored once. With --lines: its beginning.")
 def publish(settings: Settings, subject: str, event: str | None, lines: bool, msg_id: str | None) -> None:
@@ -259,7 +214,7 @@ def publish(settings: Settings, subject: str, event: str | None, lines: bool, ms
             raise CommandFailed("--lines reads standard input; leave the event out")
         _publish_lines(settings, subject, msg_id)
     except KeyboardInterrupt:
-        _die(EXIT_WRONG, "interrupted")
+        die(EXIT_WRONG, "interrupted")
 
 
 def _publish_lines(settings: Settings, subject: str, msg_id: str | None) -> None:
@@ -283,7 +238,7 @@ def _publish_lines(settings: Settings, subject: str, msg_id: str | None) -> None
             click.echo("\r\x1b[K", err=True, nl=False)
         click.echo(run.totals.line())
         if run.totals.next_line:
-            _tell(f"line {run.totals.next_line} and what follows were not sent")
+            tell(f"line {run.totals.next_line} and what follows were not sent")
     if run.totals.failed:
         sys.exit(EXIT_WRONG)
 
@@ -325,9 +280,9 @@ def tail(
         sys.stdout.buffer.flush()
 
     try:
-        run(Request(url, filters, route, since, until_head, token), show, lambda text: _tell(printable(text)))
+        run(Request(url, filters, route, since, until_head, token), show, lambda text: tell(printable(text)))
     except CommandFailed as error:
-        _die(error.code, printable(str(error)))
+        die(error.code, printable(str(error)))
     except BrokenPipeError:
         # Who read us is gone, as with `| head`: that is no failure, and flushing at the end would only complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -368,7 +323,7 @@ def top(urls: tuple[str, ...], interval: float, once: bool) -> None:
             sys.exit(watched.once(screen.show))
         watched.live(screen.show)
     except CommandFailed as error:
-        _die(error.code, str(error))
+        die(error.code, str(error))
     except KeyboardInterrupt:
         screen.leave()
     except BrokenPipeError:
@@ -390,6 +345,6 @@ def dev(listen: str, nats_port: int, nats_server: str | None, samples: bool, fre
         run = Dev(address.host, address.port, nats_port, nats_server=nats_server, samples=samples, say=click.echo)
         run.run(fresh=fresh)
     except ConfigError as error:
-        _die(EXIT_WRONG, str(error))
+        die(EXIT_WRONG, str(error))
     except ChildEnded as error:
-        _die(1, str(error))
+        die(1, str(error))

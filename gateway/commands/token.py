@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import jwt
 
 from gateway.commands.outcome import CommandFailed
-from gateway.core.rights import CLAIM, BadClaims, parse_pattern
+from gateway.core.rights import CLAIM, SUB, BadClaims, parse_pattern
+from gateway.core.subjects import INBOX_ROOT
 from gateway.settings import Settings
 
 
@@ -57,6 +58,27 @@ def mint(
     }
     claims[CLAIM] = {"subscribe": list(subscribe), "publish": list(publish)}
     return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def idle_rights(settings: Settings, *, subscribe: Sequence[str], publish: Sequence[str]) -> list[str]:
+    """What of these patterns gives no right, though it may be meant to: a line for each, with the reason.
+
+    Args:
+        settings: `roots` are the first tokens that gateways of these settings serve.
+        subscribe, publish: NATS patterns.
+    """
+    lines = []
+    for option, patterns in (("--subscribe", subscribe), ("--publish", publish)):
+        for pattern in patterns:
+            root = pattern.split(".")[0]
+            if root == INBOX_ROOT and option == "--subscribe":
+                lines.append(f"{option} {pattern} gives no right: nobody may subscribe to {INBOX_ROOT}")
+            elif root not in (*settings.roots, "*", ">", SUB):
+                lines.append(
+                    f"{option} {pattern} gives no right where NATSGATE_ROOTS is {','.join(settings.roots)}: "
+                    f"{root} is none of them"
+                )
+    return lines
 
 
 def _first(settings: Settings) -> str | None:

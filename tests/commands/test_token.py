@@ -54,3 +54,21 @@ def test_what_is_wrong_is_named(settings: dict[str, object], options: tuple[str,
     assert said in done.stderr
     assert done.stdout == ""
     assert "shibboleth" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--subscribe", "foo.>"), "--subscribe foo.> gives no right where NATSGATE_ROOTS is repo,mine: foo is none"),
+        (("--publish", "task.*"), "--publish task.* gives no right"),
+        (("--subscribe", "inbox.>"), "nobody may subscribe to inbox"),
+        (("--subscribe", "mine.>", "--subscribe", "*.7.>", "--publish", "repo.1.x"), ""),
+    ],
+)
+def test_rights_that_give_nothing_are_told(options: tuple[str, ...], said: str) -> None:
+    """The token is made, and what of its rights no gateway of these settings serves is named beside it."""
+    done = natsgate("token", "--sub", "a", *options, settings={"JWT_SECRET": SECRET, "ROOTS": "repo,mine"})
+    assert done.returncode == 0
+    assert jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"])["sub"] == "a"
+    assert said in done.stderr
+    assert bool(said) == bool(done.stderr)

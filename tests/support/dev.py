@@ -67,10 +67,9 @@ class Dev(Running):
             folder.mkdir(parents=True, exist_ok=True)
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [
-                    *(NATSGATE, "dev", "--listen", f"127.0.0.1:{self.port}"),
-                    *("--nats-port", str(self.nats_port), *self._arguments),
-                ],
+                self.command(
+                    ["--listen", f"127.0.0.1:{self.port}", "--nats-port", str(self.nats_port), *self._arguments]
+                ),
                 cwd=self.folder,
                 env=environment({})
                 | {"HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1"}
@@ -80,6 +79,10 @@ class Dev(Running):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def command(self, arguments: Sequence[str]) -> Sequence[str]:
+        """What is executed in the folder."""
+        return NATSGATE, "dev", *arguments
 
     @property
     def running(self) -> bool:
