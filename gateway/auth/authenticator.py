@@ -122,11 +122,21 @@ class Authenticator:
                 reads_only=reads_only and not websocket,
             )
             _require(lets, origin)
-        if carried.carrier != "ticket":
-            return await self.tokens.verify(carried.text)
-        if not streams:
-            raise Unauthorized("A ticket opens streams and nothing else; send the token.", reason="ticket")
-        return self.tokens.not_revoked(self.tickets.read(carried.text, path))
+        try:
+            if carried.carrier != "ticket":
+                return await self.tokens.verify(carried.text)
+            if not streams:
+                raise Unauthorized("A ticket opens streams and nothing else; send the token.", reason="ticket")
+            return self.tokens.not_revoked(self.tickets.read(carried.text, path))
+        except Unauthorized as error:
+            if not carried.passed_over:
+                raise
+            others = " and ".join(carried.passed_over)
+            raise Unauthorized(
+                f"{error} It was in the request's {carried.carrier}; what is in its {others} was not looked at.",
+                reason=error.reason,
+                closing=error.closing,
+            ) from None
 
 
 def _require(trusted: bool, origin: str | None) -> None:

@@ -19,10 +19,15 @@ Carrier = Literal["authorization", "subprotocol", "cookie", "ticket", "access_to
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A token, and where it was. Its text is not shown by `repr`, which may reach a log."""
+    """A token, and where it was. Its text is not shown by `repr`, which may reach a log.
+
+    Attributes:
+        passed_over: where else in the request there was one, which nobody looks at.
+    """
 
     carrier: Carrier
     text: str
+    passed_over: tuple[Carrier, ...] = ()
 
     def __repr__(self) -> str:
         return f"Carried({self.carrier!r}, …)"
@@ -69,7 +74,8 @@ def find_token(
             raise Unauthorized(
                 f"The token ({carrier}) is empty or longer than {MAX_TOKEN_CHARS} characters.", reason="malformed"
             )
-        return Carried(carrier, tokens[0])
+        rest = found[found.index((carrier, tokens)) + 1 :]
+        return Carried(carrier, tokens[0], tuple(each for each, others in rest if others))
     return None
 
 

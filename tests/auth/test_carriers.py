@@ -114,6 +114,25 @@ async def test_access_token_is_off(guarded: Gateway, own_id: str) -> None:
         assert "ALLOW_ACCESS_TOKEN" in sse.reply.problem()["detail"]
 
 
+async def test_the_first_place_decides_and_a_refusal_names_it(guarded: Gateway, own_id: str) -> None:
+    """Where a request carries two tokens only the first of the order is looked at; when that one is not taken, the
+    answer says which it was and which was passed over."""
+    good, old = token(subscribe=["repo.{sub}.>"], sub=own_id), token(subscribe=["repo.{sub}.>"], sub=own_id, ttl_s=-60)
+    query = {"access_token": good, "ticket": "no-ticket"}
+    async with SseClient(
+        guarded.url, f"repo.{own_id}.>", headers={"Cookie": f"natsgate_token={good}"}, query=query
+    ) as sse:
+        await sse.ready()
+    async with SseClient(
+        guarded.url, f"repo.{own_id}.>", headers={"Cookie": f"natsgate_token={old}"}, query=query
+    ) as sse:
+        assert sse.status == 401
+        detail = sse.reply.problem()["detail"]
+        assert "expired" in detail
+        assert "the request's cookie" in detail
+        assert "ticket and access_token was not looked at" in detail
+
+
 async def test_no_token_and_no_right(guarded: Gateway, own_id: str) -> None:
     """No token: 401 with a challenge. A filter that no pattern covers whole: 403 that names it."""
     async with SseClient(guarded.url, f"repo.{own_id}.>") as sse:
