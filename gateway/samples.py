@@ -98,8 +98,8 @@ class Samples(Sampler):
         )
         yield Sample(
             "natsgate_unread_bytes",
-            "What WebSocket clients have sent of messages that are not whole yet, or wait, in bytes.",
-            {(): room.unread_bytes},
+            "What WebSocket clients have sent of messages that are not whole, wait or are not stored yet, in bytes.",
+            {(): room.unread_bytes + self._limits.early_bytes},
         )
         yield Sample(
             "natsgate_feeds",
@@ -127,6 +127,7 @@ class Samples(Sampler):
     def _of_events(self) -> Iterator[Sample]:
         hub, log = self._hub, self._hub.log
         delivered = hub.fan_out.delivered
+        bucket = self._source.revocations
         yield Sample(
             "natsgate_events_received_total",
             "Events received from the stream's live path, by the first token of their subject.",
@@ -166,6 +167,14 @@ class Samples(Sampler):
         )
         yield Sample("natsgate_gaps_total", "Gaps told to clients, by reason.", _by_one(hub.gaps), ("reason",))
         yield Sample("natsgate_log_bytes", "Bytes held by the event log.", {(): log.bytes})
+        yield Sample(
+            "natsgate_held_bytes",
+            "What came from NATS and waits for a read of what came before it: of the stream, of the revoked, in bytes.",
+            _by_one(
+                {"live": self._source.intake.held_bytes, "revoked": 0 if bucket is None else bucket.ledger.heard_bytes}
+            ),
+            ("what",),
+        )
         yield Sample("natsgate_log_events", "Events held by the event log.", {(): len(log)})
 
     def _of_nats(self) -> Iterator[Sample]:

@@ -34,7 +34,7 @@ Rejection = Literal[
     "bad_request", "bad_cursor", "too_many_filters", "unauthorized", "forbidden", "bad_origin", "not_found",
     "upgrade_required", "unprocessable", "draining", "limit_connections", "overloaded", "bad_method", "bad_http",
     "websocket_version", "request_timeout", "headers_too_large", "too_many_pipelined", "too_many_waiting",
-    "no_descriptors",
+    "no_descriptors", "sent_too_early",
 ]  # fmt: skip
 """Why a request became no connection, for metrics: a closed set."""
 

@@ -18,7 +18,9 @@ from gateway.core.log import Log
 HOLD_BYTES = 16 * 1024 * 1024
 """What is kept aside while a hole is filled. Over it the newest are let go, and show as the next hole."""
 
-HELD_OVERHEAD_BYTES = 200
+HELD_OVERHEAD_BYTES = 256
+"""What a message that is kept aside takes beside its subject, headers and payload."""
+
 _LARGEST_SEQUENCE = 2**64 - 1
 _STAMP = b"\r\nNats-Time-Stamp: "
 
@@ -42,6 +44,10 @@ class _Live(NamedTuple):
     payload: bytes
     headers: bytes
 
+    @property
+    def bytes(self) -> int:
+        return len(self.subject) + len(self.payload) + len(self.headers) + HELD_OVERHEAD_BYTES
+
 
 class Intake:
     """Feeds a log from the republished stream.
@@ -55,8 +61,7 @@ class Intake:
 
     Attributes:
         received: messages by root.
-        holes: how many holes were seen.
-        held_bytes: what is kept aside.
+        held_bytes: what is kept aside, at most `HOLD_BYTES`.
         repeated: how many messages came with a sequence that the log already has. A few are usual after a hole was
             filled; a stream that was created anew shows itself by them.
         doubtful: whether one of them was stored later than the log's head, so that it is of another life of the stream
@@ -73,8 +78,8 @@ class Intake:
         self._held: list[_Live] | None = []
         self._newest, self._newest_at = b"", 0
         self.received = {root.encode("ascii"): 0 for root in roots}
-        self.holes = 0
         self.held_bytes = 0
+        self._letting_go = False  # the bound was reached: what comes now would be one more hole each
         self.repeated = 0
         self.doubtful = False
 
@@ -92,8 +97,7 @@ class Intake:
 
     def forget(self) -> None:
         """Hold, and forget what was kept aside: the tap is closed, or the stream is another one."""
-        self._held = []
-        self.held_bytes = 0
+        self._keep([])
         self._newest, self._newest_at = b"", 0
         self.doubtful = False
 
@@ -119,16 +123,20 @@ class Intake:
     def release(self) -> Hole | None:
         """Take in what was kept aside, and let live messages flow again, unless there is (another) hole: it is
         returned, and the intake goes on holding."""
-        held, self._held = self._held or [], None
+        held = self._held or []
+        self._keep(None)
         for position, each in enumerate(held):
             if each.sequence > self._log.head + 1:
-                self._held = held[position:]
-                self.held_bytes = sum(len(rest.payload) + HELD_OVERHEAD_BYTES for rest in self._held)
+                self._keep(held[position:])
                 return Hole(self._log.head, each.sequence)
             if each.sequence == self._log.head + 1:
                 self._append(*each)
-        self.held_bytes = 0
         return None
+
+    def _keep(self, held: list[_Live] | None) -> None:
+        self._held = held
+        self.held_bytes = sum([each.bytes for each in held or ()])
+        self._letting_go = False
 
     @property
     def held(self) -> int:
@@ -145,7 +153,7 @@ class Intake:
             else:
                 self._drop("bad_sequence", each.subject)
         if self._held is not None:
-            self._held = genuine
+            self._keep(genuine)
 
     # The live path
 
@@ -166,9 +174,11 @@ class Intake:
         if root in self.received:
             self.received[root] += 1
         if self._held is not None:
-            self.held_bytes += len(payload) + HELD_OVERHEAD_BYTES
-            if self.held_bytes <= HOLD_BYTES:
-                self._held.append(_Live(sequence, subject, payload, headers))
+            live = _Live(sequence, subject, payload, headers)
+            self._letting_go = self._letting_go or self.held_bytes + live.bytes > HOLD_BYTES
+            if not self._letting_go:
+                self._held.append(live)
+                self.held_bytes += live.bytes
             return None
         expected = self._log.head + 1
         if sequence == expected:
@@ -178,11 +188,9 @@ class Intake:
             self.repeated += 1
             if _later(_stored_at(headers), self.stored_at):
                 self.doubtful = True
-                self._held = []
+                self._keep([])
             return None
-        self.holes += 1
-        self._held = [_Live(sequence, subject, payload, headers)]
-        self.held_bytes = len(payload) + HELD_OVERHEAD_BYTES
+        self._keep([_Live(sequence, subject, payload, headers)])
         return Hole(expected - 1, sequence)
 
     def _append(self, sequence: int, subject: bytes, payload: bytes, headers: bytes) -> None:

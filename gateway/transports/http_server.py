@@ -37,14 +37,11 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from gateway.transports import early
 from gateway.transports.connection import Connection
 from gateway.transports.early import Refusal
-from gateway.transports.limits import KEEP_ALIVE_S, MOST_PIPELINED, Limits
+from gateway.transports.limits import EARLY_BYTES, KEEP_ALIVE_S, MOST_EARLY_BYTES, MOST_PIPELINED, Limits
 from gateway.transports.sockets import BACKLOG
 
 DETACH = "natsgate.detach"
 """The scope extension: a callable that takes a `Connection` and returns nothing."""
-
-EARLY_BYTES = 128 * 1024
-"""What a WebSocket client may send before its connection is served; more ends it."""
 
 PIECE_BYTES = 16 * 1024
 """What is parsed before limits are looked at: a read may bring more than they allow."""
@@ -242,7 +239,9 @@ def _bad_handshake(status: object, text: str) -> websockets.http11.Response:
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """The WebSocket handshake by uvicorn; the connection that follows is detached."""
+    """The WebSocket handshake by uvicorn, within limits; the connection that follows is detached."""
+
+    limits: Limits
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -257,10 +256,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         if not self.handshake_initiated:
             super().data_received(data)
-        elif len(self._early) + len(data) > EARLY_BYTES:
+        elif len(self._early) + len(data) > EARLY_BYTES or self.limits.early_bytes + len(data) > MOST_EARLY_BYTES:
+            self.limits.refused("sent_too_early", self.client[0] if self.client else "")
             self.transport.abort()
         else:
             self._early += data  # parsed by whoever takes the connection over
+            self.limits.early_bytes += len(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._taken_early()
+
+    def _taken_early(self) -> bytes:
+        sent, self._early = bytes(self._early), bytearray()
+        self.limits.early_bytes -= len(sent)
+        return sent
 
     async def send(self, message: Any) -> None:
         await super().send(message)
@@ -277,8 +287,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         vars(self.conn).clear()  # a generator in it refers to it
         self.scope.pop("extensions", None)
         _hand_over(transport, connection, cast("set[object]", self.connections))
-        if self._early and connection.transport is not None:
-            connection.data_received(bytes(self._early))
+        sent = self._taken_early()
+        if sent and connection.transport is not None:
+            connection.data_received(sent)
 
 
 def _hand_over(transport: asyncio.Transport, connection: Connection, connections: set[object]) -> None:
@@ -303,7 +314,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 cast(ASGI3Application, app),
                 http=type("LimitedHttpProtocol", (HttpProtocol,), {"limits": limits}),
-                ws=WebSocketProtocol,
+                ws=type("LimitedWebSocketProtocol", (WebSocketProtocol,), {"limits": limits}),
                 ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,

@@ -16,6 +16,12 @@ MOST_WAITING = 4096
 MOST_PIPELINED = 16
 """Requests of one connection that wait for the answer to the one before. Some 3 KiB each; browsers send none so."""
 
+EARLY_BYTES = 128 * 1024
+"""What a WebSocket client may send before its connection is served: its first frames may come with the handshake."""
+
+MOST_EARLY_BYTES = 64 * 2**20
+"""What all of them may have sent so."""
+
 KEEP_ALIVE_S = 5.0
 """How long a connection may wait for its next request."""
 
@@ -55,6 +61,7 @@ class Limits:
             longest first. They leave it at once when it is: what held on to them would keep every one of a herd in
             memory.
         open: the sets of all connections, by listening address.
+        early_bytes: what WebSocket clients have sent before they are served.
     """
 
     header_bytes: int
@@ -65,6 +72,7 @@ class Limits:
     turns: Turns
     waiting: dict[Requesting, None] = field(default_factory=dict)
     open: list[Sized] = field(default_factory=list)
+    early_bytes: int = 0
 
     @property
     def gone(self) -> bool:

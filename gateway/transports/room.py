@@ -51,7 +51,7 @@ class Room:
         rejected: requests that became no connection, by reason.
         tasks: what runs for connections besides the loop's callbacks: at most one each, rarely.
         published: events of clients, by (way, outcome).
-        unread_bytes: what WebSocket clients have sent of messages that are not whole, or wait.
+        unread_bytes: what WebSocket clients have sent of messages that are not whole, wait, or are not stored yet.
     """
 
     hub: Hub

@@ -25,8 +25,8 @@ FRAMES_A_MESSAGE = 64
 """Pongs and fragments are no messages, but each is some work: so many count as one."""
 
 MOST_UNREAD_BYTES = 64 * 2**20
-"""What clients together have sent of messages that are not whole yet. Beyond that whoever sends more of one is ended:
-tens of thousands of them with `WS_MAX_MESSAGE_BYTES` each would be gigabytes."""
+"""What clients together have sent of messages that are not whole, or not stored, yet. Beyond that whoever sends more is
+ended: tens of thousands of them with `WS_MAX_MESSAGE_BYTES` each would be gigabytes."""
 
 INBOUND_WINDOW_S = 10.0
 """Over how long `INBOUND_RATE` is an average: a page that comes back asks for all of its feeds at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 
 import orjson
 
@@ -18,7 +19,7 @@ from gateway.core.reader import Reader
 from gateway.transports.arrival import Arrival
 from gateway.transports.room import Published, Room
 from gateway.transports.ws import WebSocketConnection
-from gateway.transports.ws_frames import UNSTORED
+from gateway.transports.ws_frames import MOST_UNREAD_BYTES, UNSTORED
 
 SUBPROTOCOL = "natsgate.raw.v1"
 
@@ -93,12 +94,18 @@ class RawConnection(WebSocketConnection):
             raise BadRequest("This route takes no messages.", code="not_accepted")
         if not isinstance(event_type, str) or not event_type:
             raise BadRequest("The message needs a type: a string that is not empty.", code="bad_request")
-        # A task a message, not a connection; their number is bounded by not reading on.
+        if self.room.unread_bytes + len(payload) > MOST_UNREAD_BYTES:
+            self.refuse(BadRequest("Too much waits to be stored; come again.", code="not_stored"))
+            self.end(Closing.OVERLOADED)
+            return
+        # A task a message, not a connection. Not reading on bounds their number, and all clients' messages together
+        # are bounded in bytes: 32 of each of thousands of clients would be gigabytes while NATS is slow.
+        self.room.unread_bytes += len(payload)
         if self._tasks is None:
             self._tasks = set()
         task = asyncio.get_running_loop().create_task(self._stored(self._store(self.guard, event_type, payload)))
         self._tasks.add(task)
-        task.add_done_callback(self._settled)
+        task.add_done_callback(partial(self._settled, len(payload)))
         if len(self._tasks) >= MAX_UNSTORED:
             self.hold_reading(UNSTORED, True)
 
@@ -114,8 +121,9 @@ class RawConnection(WebSocketConnection):
             self.refuse(BadRequest("The message could not be stored; send it again.", code="not_stored"))
         self.room.published["ws", outcome] += 1
 
-    def _settled(self, task: asyncio.Task[None]) -> None:
+    def _settled(self, size: int, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None
+        self.room.unread_bytes -= size
         self._tasks.discard(task)
         self.hold_reading(UNSTORED, False)
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.feed import Feeds
-from gateway.core.intake import Hole, Intake
+from gateway.core.intake import HELD_OVERHEAD_BYTES, HOLD_BYTES, Hole, Intake
 from gateway.core.log import Log
 
 
@@ -174,15 +174,40 @@ def test_forged_headers_in_front_of_the_genuine_ones_do_not_count() -> None:
     assert intake.stored_at == "2030-01-01T00:00:00.5Z"
 
 
-def test_what_is_held_is_bounded() -> None:
-    """A flood during a mend costs no more than the bound; what is let go shows as the next hole."""
+@pytest.mark.parametrize(
+    ("noise", "payload"), [(0, 1_000_000), (1_000_000, 10), (0, 0)], ids=["payloads", "headers", "small ones"]
+)
+def test_what_is_held_is_bounded(noise: int, payload: int) -> None:
+    """A flood during a mend, of payloads, of headers or of messages as such, costs no more than the bound; what is let
+    go shows as the next hole, one for all of it."""
     intake, log = intake_at(0, limit=10**7)
     receive(intake, 3)
-    for sequence in range(4, 40):
-        intake.receive(b"live.repo.1.x", headers(sequence), b"x" * 1_000_000)
-    intake.fill(1, b"repo.1.x", b"{}", b"", counted=True)
-    intake.fill(2, b"repo.1.x", b"{}", b"", counted=True)
+    size = noise + payload + HELD_OVERHEAD_BYTES
+    flood = 2 * HOLD_BYTES // size
+    for sequence in range(4, 4 + flood):
+        intake.receive(b"live.repo.1.x", headers(sequence, forged=f"X: {'x' * noise}\r\n"), b"x" * payload)
+        if sequence % 7 == 0:
+            intake.receive(b"live.repo.1.x", headers(sequence), b"{}")  # a small one finds no room behind a large one
+        assert intake.held_bytes <= HOLD_BYTES
+    held, head = intake.held, intake.held + 2
+    assert held < flood
+    for sequence in (1, 2):
+        intake.fill(sequence, b"repo.1.x", b"{}", b"", counted=True)
 
     assert intake.release() is None
-    assert 10 < log.head < 25
-    assert receive(intake, 40) == Hole(log.head, 40)
+    assert log.bytes + log.head * noise > HOLD_BYTES // 2
+    assert log.head <= head
+    assert intake.held_bytes == 0
+    assert receive(intake, 4 + flood) == Hole(log.head, 4 + flood)
+
+
+def test_what_was_forged_no_longer_counts() -> None:
+    """Messages beyond what the leader has are dropped from what is held, and leave their room to genuine ones."""
+    intake, _ = intake_at(0)
+    receive(intake, 3)
+    before = intake.held_bytes
+    for sequence in range(1000, 1100):
+        receive(intake, sequence)
+    assert intake.held_bytes > before
+    intake.refuse_beyond(3, intake.held)
+    assert intake.held_bytes == before

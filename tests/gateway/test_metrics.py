@@ -42,6 +42,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "natsgate_events_received_total": ("root",),
     "natsgate_feeds": (),
     "natsgate_gaps_total": ("reason",),
+    "natsgate_held_bytes": ("what",),
     "natsgate_holes_repaired_total": ("found_by",),
     "natsgate_jwks_fetches_total": ("outcome",),
     "natsgate_log_bytes": (),

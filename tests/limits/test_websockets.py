@@ -10,13 +10,17 @@ from contextlib import AsyncExitStack
 import pytest
 
 from gateway.settings import Settings
+from gateway.transports.limits import EARLY_BYTES
 from gateway.transports.ws_frames import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
+from gateway.transports.ws_raw import MAX_UNSTORED
 from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
 from tests.conftest import StartGateway
 from tests.limits.counts import until_counts, until_nobody
 from tests.limits.refusals import told_and_closed
 from tests.support.eventually import eventually
-from tests.support.gateway import Gateway
+from tests.support.frozen import frozen
+from tests.support.gateway import Gateway, routes
+from tests.support.nats_server import NatsServer
 from tests.support.raw_ws import (
     CLOSE,
     CONTINUATION,
@@ -28,6 +32,7 @@ from tests.support.raw_ws import (
     encode_op,
     encode_text,
 )
+from tests.support.tcp import Ended
 from tests.support.tokens import SECRET, token
 
 MIB = 2**20
@@ -212,8 +217,83 @@ async def test_half_messages_of_all_clients_are_bounded(start_gateway: StartGate
         metrics = await asyncio.to_thread(gateway.metrics)
         assert 59 * MIB < metrics.total("natsgate_unread_bytes") <= MOST_UNREAD_BYTES
 
+    await until_nothing_unread(gateway)
+    await until_nobody(gateway)
+
+
+async def until_nothing_unread(gateway: Gateway) -> None:
     async def none_left() -> bool:
         return (await asyncio.to_thread(gateway.metrics)).total("natsgate_unread_bytes") == 0
 
-    await eventually(none_left, "nothing unread is counted")
-    await until_nobody(gateway)
+    await eventually(none_left, "nothing unread is counted", timeout_s=20)
+
+
+BOARD = routes(
+    [
+        'name = "board"',
+        'path = "/board/{id}"',
+        'transports = ["ws"]',
+        'framing = "raw"',
+        'subjects = ["project.{id}.>"]',
+        'publish = "inbox.project.{id}.{type}"',
+    ]
+)
+
+
+async def test_messages_that_wait_to_be_stored_are_bounded(start_gateway: StartGateway, own_nats: NatsServer) -> None:
+    """What raw clients have sent and NATS has not stored yet counts as well: beyond `MOST_UNREAD_BYTES` whoever sends
+    more is told to come again, and others are served. It is over when NATS has answered, or has not in time."""
+    gateway = await start_gateway(
+        config=BOARD, nats_url=own_nats.url, WS_MAX_MESSAGE_BYTES=MIB, MAX_EVENT_BYTES=MIB, INBOUND_RATE=0
+    )
+    large = encode_text('{"type":"move","pad":"%s"}' % ("x" * 1_000_000))
+    clients = MOST_UNREAD_BYTES // (MAX_UNSTORED * len(large)) + 1
+    async with AsyncExitStack() as stack, RawWebSocket(gateway.url) as other:
+        boards = [
+            await stack.enter_async_context(RawWebSocket(gateway.url, "/board/1", subprotocol=None))
+            for _ in range(clients)
+        ]
+        with frozen(own_nats.pid):
+            for board in boards:
+                with contextlib.suppress(ConnectionError):  # the last one is ended on the way
+                    for _ in range(MAX_UNSTORED):
+                        await board.send(large)
+            assert (await boards[-1].close_frame()).close_code == 1013
+            await other.ping_op()
+            metrics = await asyncio.to_thread(gateway.metrics)
+            assert MOST_UNREAD_BYTES // 2 < metrics.total("natsgate_unread_bytes") <= MOST_UNREAD_BYTES
+            ended = metrics.total("natsgate_connections_closed_total", transport="ws", reason="overloaded")
+            assert 0 < ended < clients
+        await until_nothing_unread(gateway)
+
+
+ASKED = routes(
+    ['name = "asked"', 'path = "/asked"', 'transports = ["ws"]', 'subjects = ["repo.1.>"]', 'authorize = "service"']
+)
+
+
+async def test_what_comes_before_the_handshake_is_answered_is_bounded(
+    start_gateway: StartGateway, own_nats: NatsServer
+) -> None:
+    """A client may send its first frames behind the handshake, and waits with them; with more than `EARLY_BYTES` it is
+    cut, and that is counted as `sent_too_early`. When they are gone nothing is counted."""
+    gateway = await start_gateway(config=ASKED, nats_url=own_nats.url, AUTH="jwt", JWT_SECRET=SECRET)
+    headers = {"Authorization": f"Bearer {token()}"}
+    ping = encode_frame(PING, b"x" * 100)
+    few, many = ping * (EARLY_BYTES // len(ping) // 2), ping * (2 * EARLY_BYTES // len(ping))
+
+    async def held() -> bool:
+        return (await asyncio.to_thread(gateway.metrics)).total("natsgate_unread_bytes") == len(few)
+
+    with frozen(own_nats.pid):
+        patient = RawWebSocket(gateway.url, "/asked", headers=headers, early=few)
+        opening = asyncio.create_task(patient.open())
+        await eventually(held, "what it sent is held")
+        with pytest.raises((ConnectionError, Ended)):
+            async with RawWebSocket(gateway.url, "/asked", headers=headers, early=many):
+                pass
+        metrics = await asyncio.to_thread(gateway.metrics)
+        assert metrics.by("natsgate_requests_rejected_total", "reason")["sent_too_early"] == 1
+        await opening
+        patient.close()
+    await until_nothing_unread(gateway)
