@@ -228,7 +228,6 @@ class Replica:
         self._limits.header_bytes = settings.max_header_bytes
         self._limits.request_s = settings.request_timeout_s
         self._source.reloaded(settings)
-        self._gate.services.max_event_bytes = settings.max_event_bytes
 
     async def _started_in_time(self) -> None:
         try:

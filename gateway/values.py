@@ -32,7 +32,6 @@ def words(value: object) -> object:
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 Count = Annotated[int, Field(ge=0)]
 
 

@@ -24,7 +24,7 @@ ONE_DOOR = {
     "pydantic": {"gateway.settings", "gateway.values", "gateway.core.routes"},
     "structlog": {"gateway.logs"},
     "websockets": {"gateway.transports.http_server"},
-    "jwt": {"gateway.auth.jose", "gateway.commands.token"},
+    "jwt": {"gateway.auth.jose"},
     "cryptography": {"gateway.auth.jose"},
 }
 

@@ -18,7 +18,7 @@ from gateway.commands.nats_session import NotPermitted, Session
 from gateway.core.bucket import BUCKET_SHAPE, SUBJECTS
 from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
 from gateway.core.stream import JETSTREAM_OFF, StreamShape, StreamState, read_info
-from gateway.core.subjects import INBOX_ROOT, covers
+from gateway.core.subjects import INBOX_ROOT, covers, meet
 
 USER_INFO = "$SYS.REQ.USER.INFO"
 OLDEST_SERVER = (2, 11)
@@ -132,16 +132,7 @@ def may_publish(rights: dict[str, Any], pattern: str) -> bool:
     tokens = tuple(pattern.split("."))
     allow = [tuple(str(each).split(".")) for each in rights.get("allow") or [">"]]
     deny = [tuple(str(each).split(".")) for each in rights.get("deny") or []]
-    return any(_meet(each, tokens) for each in allow) and not any(covers(each, tokens) for each in deny)
-
-
-def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    for mine, theirs in zip(one, other, strict=False):
-        if ">" in (mine, theirs):
-            return True
-        if mine != theirs and "*" not in (mine, theirs):
-            return False
-    return len(one) == len(other)
+    return any(meet(each, tokens) is not None for each in allow) and not any(covers(each, tokens) for each in deny)
 
 
 def silence_of(error: UpstreamError | None) -> Finding:

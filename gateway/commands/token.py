@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-import jwt
-
+from gateway.auth.jose import sign
 from gateway.commands.outcome import CommandFailed
 from gateway.core.rights import CLAIM, SUB, BadClaims, parse_pattern
 from gateway.core.subjects import INBOX_ROOT
@@ -57,7 +56,7 @@ def mint(
         if value is not None
     }
     claims[CLAIM] = {"subscribe": list(subscribe), "publish": list(publish)}
-    return jwt.encode(claims, secret, algorithm="HS256")
+    return sign(claims, secret.encode())
 
 
 def idle_rights(settings: Settings, *, subscribe: Sequence[str], publish: Sequence[str]) -> list[str]:

@@ -65,7 +65,7 @@ def limit_key(address: str) -> str:
     """What an address is counted as: itself, or its site where it is IPv6. What is no address is itself."""
     found = _parse(address)
     if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((int(found) >> 64 << 64, IPV6_SITE_BITS)))
+        return str(ipaddress.ip_network((found, IPV6_SITE_BITS), strict=False))
     return address if found is None else str(found)
 
 

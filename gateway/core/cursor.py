@@ -14,7 +14,7 @@ from gateway.core.errors import BadRequest
 
 MAX_CURSOR_CHARS = 64
 _SHAPE = re.compile(r"([0-9a-z]{1,32})-(0|[1-9][0-9]{0,19})", re.ASCII)
-_LARGEST_SEQUENCE = 2**64 - 1
+LARGEST_SEQUENCE = 2**64 - 1
 
 
 class Cursor(NamedTuple):
@@ -34,7 +34,7 @@ def parse_cursor(text: str) -> Cursor:
         BadRequest: it is not one that any gateway hands out.
     """
     shape = _SHAPE.fullmatch(text) if len(text) <= MAX_CURSOR_CHARS else None
-    if shape is None or int(shape[2]) > _LARGEST_SEQUENCE:
+    if shape is None or int(shape[2]) > LARGEST_SEQUENCE:
         raise BadRequest(
             "The cursor is not one that this gateway hands out. Send back, unchanged, the id of an event you got; "
             "or none, to begin now.",

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import orjson
+
+from gateway.core.json_text import no_constant
 
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -57,17 +59,13 @@ def _second_opinion(payload: bytes) -> Any:
     # orjson refuses a few texts that RFC 8259 allows and browsers read: escaped lone surrogates, for one.
     # Integers are read as floats: their size must not matter, and nobody computes with them here.
     try:
-        return json.loads(payload.decode("utf-8"), parse_int=float, parse_constant=_no_constant)
+        return json.loads(payload.decode("utf-8"), parse_int=float, parse_constant=no_constant)
     except UnicodeDecodeError:
         raise BadEvent("not_utf8") from None
     except ValueError:
         raise BadEvent("not_json") from None
     except RecursionError:
         raise BadEvent("too_deep") from None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def event_name(envelope: dict[str, Any], subject: str) -> bytes:

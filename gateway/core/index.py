@@ -58,9 +58,6 @@ class Run:
         begin = bisect_right(self._events, sequence, lo=self._start, key=_SEQ)
         return self._events[begin : begin + most]
 
-    def oldest(self) -> Event:
-        return self._events[self._start]
-
 
 class Topic:
     """One exact subject that is in the log.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
+from gateway.core.cursor import LARGEST_SEQUENCE
 from gateway.core.envelope import DropReason
 from gateway.core.log import Log
 
@@ -21,7 +22,6 @@ HOLD_BYTES = 16 * 1024 * 1024
 HELD_OVERHEAD_BYTES = 256
 """What a message that is kept aside takes beside its subject, headers and payload."""
 
-_LARGEST_SEQUENCE = 2**64 - 1
 _STAMP = b"\r\nNats-Time-Stamp: "
 
 
@@ -166,7 +166,7 @@ class Intake:
         at = headers.find(b"\r\nNats-Sequence: ", block)
         digits = headers[at + 17 : headers.find(b"\r\n", at + 17)] if at > 0 else b""
         sequence = int(digits) if digits.isdigit() and len(digits) <= 20 else 0
-        if not 0 < sequence <= _LARGEST_SEQUENCE:
+        if not 0 < sequence <= LARGEST_SEQUENCE:
             self._drop("bad_sequence", subject)
             return None
         subject = subject[self._prefix :]

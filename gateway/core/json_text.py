@@ -10,12 +10,13 @@ from typing import Any, NoReturn
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def _no_constant(name: str) -> NoReturn:
+def no_constant(name: str) -> NoReturn:
+    """What Python's parser is to make of NaN and Infinity, which RFC 8259 does not know."""
     raise ValueError(f"{name} is no JSON")
 
 
 # Numbers stay text: their size must not matter, and nobody computes with them here.
-_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=no_constant)
 
 
 def members(text: str) -> dict[str, str]:

@@ -100,9 +100,6 @@ class StreamReads:
         nats: a connection of its own: a storm of reads must not delay live messages.
         api: the stream's API, on that connection.
         inbox: a subject prefix that only this process listens on.
-
-    Attributes:
-        messages: how many stored messages were read.
     """
 
     def __init__(self, nats: NatsConnection, api: StreamApi[Shape], inbox: str) -> None:
@@ -115,8 +112,6 @@ class StreamReads:
         self._number = 0
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._opening = asyncio.Lock()
-        self.messages = 0
-        self.requests = 0
 
     @property
     def connected(self) -> bool:
@@ -227,7 +222,6 @@ class StreamReads:
             self._number += 1
             token = b"%d" % self._number
             pending = self._pending[token] = _Pending(asyncio.get_running_loop().create_future())
-            self.requests += 1
             try:
                 await self._nats.publish(
                     f"$JS.API.DIRECT.GET.{self._stream}",
@@ -240,7 +234,6 @@ class StreamReads:
                 raise UpstreamAway(f"the stream {self._stream} did not answer a read in {TIMEOUT_S:g} s") from None
             finally:
                 del self._pending[token]
-        self.messages += len(pending.batch.messages)
         return pending.batch
 
     def _receive(self, subject: bytes, headers: bytes | None, payload: bytes) -> None:

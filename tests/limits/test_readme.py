@@ -8,10 +8,11 @@ import pytest
 
 from gateway.descriptors import RESERVED
 from gateway.transports.journal import LINES, LINES_OF_ONE, WINDOW_S
-from gateway.transports.limits import KEEP_ALIVE_S, MOST_PIPELINED, MOST_WAITING
+from gateway.transports.limits import EARLY_BYTES, KEEP_ALIVE_S, MOST_EARLY_BYTES, MOST_PIPELINED, MOST_WAITING
 from gateway.transports.sockets import BACKLOG, RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES
 from gateway.transports.sse import MOST_SAID_BYTES
 from gateway.transports.ws_frames import FRAMES_A_MESSAGE, INBOUND_WINDOW_S, MOST_UNREAD_BYTES
+from gateway.transports.ws_raw import MAX_UNSTORED
 from gateway.transports.ws_v1 import MAX_FEEDS_BYTES
 
 README = Path(__file__).parents[2] / "gateway" / "README.md"
@@ -25,7 +26,9 @@ SAID = [
     f"an SSE client sends behind its request | {MOST_SAID_BYTES // KIB} KiB |",
     f"`MAX_SUBSCRIPTIONS`, and {MAX_FEEDS_BYTES // KIB} KiB of filters |",
     f"on average over {INBOUND_WINDOW_S:g} s, so ten seconds' worth at once; {FRAMES_A_MESSAGE} pongs or fragments",
-    f"messages of all clients that are not whole | {MOST_UNREAD_BYTES // MIB} MiB |",
+    f"messages of one raw client that are not stored yet | {MAX_UNSTORED} |",
+    f"messages of all clients that are not whole, or not stored yet | {MOST_UNREAD_BYTES // MIB} MiB |",
+    f"before its handshake is answered | {EARLY_BYTES // KIB} KiB, and {MOST_EARLY_BYTES // MIB} MiB of all |",
     f"{LINES_OF_ONE:,} in {WINDOW_S:g} s of one address, {LINES:,} of all",
     f"{2 * SEND_BUFFER_BYTES // KIB} KiB in the kernel; when we do not read it, {2 * RECEIVE_BUFFER_BYTES // KIB} KiB",
     f"| `MAX_CONNECTIONS` + {MOST_WAITING + RESERVED:,} |",
