@@ -24,9 +24,9 @@ from gateway.upstream.ranges import ReplayOutcome
 README = Path(__file__).parent.parent / "gateway" / "README.md"
 
 
-def blocks(language: str) -> list[str]:
-    """The examples of the page that are marked so."""
-    page = README.read_text("utf-8")
+def blocks(language: str, of: Path = README) -> list[str]:
+    """The examples of a page that are marked so."""
+    page = of.read_text("utf-8")
     return re.findall(rf"^```{re.escape(language)}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 

@@ -24,7 +24,7 @@ CONNECTIONS, FEEDS, FILTERS = 8, 125, 32
 EVENTS = 20
 
 
-async def test_a_thousand_feeds_with_the_most_filters(make_scene: MakeScene, nc: Client, own_id: str) -> None:
+async def test_a_thousand_feeds_with_the_most_filters(make_scene: MakeScene, nc: Client) -> None:
     """Each has 32 filters, half of them with wildcards, one of which wants what all the others want: every event of
     that is written a thousand times, in order, and the others get theirs."""
     settings, bounds = {"INBOUND_RATE": 0}, {"rss_mib": 120, "descriptors": 40, "lines": 100, "left_mib": 80}
@@ -62,7 +62,7 @@ async def read_events(board: RawWebSocket, count: int) -> None:
 
 
 @pytest.mark.parametrize("rate", [20, 0], ids=["limited", "unlimited"])
-async def test_subscribing_and_unsubscribing_as_fast_as_possible(make_scene: MakeScene, own_id: str, rate: int) -> None:
+async def test_subscribing_and_unsubscribing_as_fast_as_possible(make_scene: MakeScene, rate: int) -> None:
     """Twelve clients, some with snapshots and with all that the stream has. With `INBOUND_RATE` they are told to come
     again, and do; without it each gets its share of the loop's turns and no more."""
     name = f"subscribe and unsubscribe, rate {rate or 'unlimited'}"

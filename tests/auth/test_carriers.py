@@ -88,7 +88,7 @@ async def test_a_first_frame_carries_the_token(guarded: Gateway, nc: Client, own
         assert (await ws.event())["event"] == {"n": 3}
 
 
-async def test_tickets_open_streams(guarded: Gateway, nc: Client, own_id: str) -> None:
+async def test_tickets_open_streams(guarded: Gateway, own_id: str) -> None:
     """`POST /auth/ticket` gives a ticket that opens the path it was got for, again and again, and no other."""
     text = token(subscribe=[f"repo.{own_id}.>"])
     reply = await fetch_async(

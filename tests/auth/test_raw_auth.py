@@ -200,7 +200,7 @@ async def test_a_renewal_changes_what_may_be_said(boards: Gateway, nc: Client, o
         assert await inbox(nc, own_id) == [f"{subject}.b"]
 
 
-async def test_a_renewal_that_takes_the_feed_ends_the_connection(boards: Gateway, nc: Client, own_id: str) -> None:
+async def test_a_renewal_that_takes_the_feed_ends_the_connection(boards: Gateway, own_id: str) -> None:
     """A raw connection is its feed: a token that gives no right to it any more ends it with 3003 `forbidden`."""
     async with board(boards, own_id, text=token(subscribe=[f"project.{own_id}.>"])) as ws:
         await told(ws, "ready")

@@ -50,7 +50,7 @@ async def opens(gateway: Gateway, target: str, ticket: str) -> int:
 # What it is for
 
 
-async def test_without_a_path_it_opens_the_built_in_streams(ticketing: Gateway, nc: Client, own_id: str) -> None:
+async def test_without_a_path_it_opens_the_built_in_streams(ticketing: Gateway, own_id: str) -> None:
     """With an empty body, or one that names no path, a ticket opens `/events` and `/ws`, and no configured route."""
     text = token(subscribe=[f"repo.{own_id}.>"])
     for body in (None, b"", b" \n", b"{}", b'{"path":null}'):

@@ -123,7 +123,7 @@ async def test_a_refreshed_cookie_goes_on(visit: Visit, nc: Client, own_id: str)
     assert second.headers["last-event-id"] == closing["id"] != ""
 
 
-async def test_a_stale_cookie_ends_it(visit: Visit, nc: Client, own_id: str) -> None:
+async def test_a_stale_cookie_ends_it(visit: Visit, own_id: str) -> None:
     """A page whose cookie is not refreshed gets 401 when its stream ends, is closed and asks no more, also not when the
     user has signed in again: that takes a new EventSource."""
     visit.site.mint = lambda: token(subscribe=[f"repo.{own_id}.>"], ttl_s=SHORT_S)

@@ -1,4 +1,4 @@
-"""The JavaScript of gateway/README.md, in browsers, as it stands."""
+"""The JavaScript of README.md and gateway/README.md, in browsers, as it stands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from tests.support.tokens import token
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-VECTORS = json.loads((Path(__file__).parents[2] / "publishers" / "vectors.json").read_text("utf-8"))
+ROOT = Path(__file__).parents[2]
+VECTORS = json.loads((ROOT / "publishers" / "vectors.json").read_text("utf-8"))
 
 
 async def signed_in(visit: Visit, right: str) -> Page:
@@ -69,3 +70,34 @@ async def test_the_example_of_a_websocket_comes_back(visit: Visit, nc: Client, o
     heard = await page.until("event", 4)
     # Of the first socket the listener of the test reports the frame beside the example's event.
     assert [each["n"] for each in heard if "n" in each] == [1, 2, 3]
+
+
+HANDLERS = """
+    const showProgress = percent => report("progress", { percent });
+    const refetch = () => report("refetch");
+    const signIn = () => report("sign in");
+"""
+
+
+def first_example() -> str:
+    """The one of README.md that a page begins with."""
+    (example,) = [each for each in blocks("js", ROOT / "README.md") if "location" not in each]
+    return example
+
+
+async def test_the_first_example_shows_what_happens(visit: Visit, nc: Client) -> None:
+    """Progress is shown with its percentage; any other event makes the page look at the truth again."""
+    page = await signed_in(visit, "repo.1.>")
+    await page.run(f"{HANDLERS}\n{first_example()}\nevents.addEventListener('natsgate.ready', () => report('ready'));")
+    await page.until("ready")
+    await nc.publish("repo.1.task.progress", b'{"type":"task.progress","payload":{"percent":60}}')
+    assert 60 in [each["percent"] for each in await page.until("progress")]
+    await nc.publish("repo.1.task.status_changed", b'{"type":"task.status_changed","payload":{}}')
+    await page.until("refetch")
+
+
+async def test_the_first_example_signs_in_again(visit: Visit) -> None:
+    """Without a cookie it is refused for good, and the page asks its user to sign in."""
+    page = await visit.own()
+    await page.run(f"{HANDLERS}\n{first_example()}")
+    await page.until("sign in")

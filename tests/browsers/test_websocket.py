@@ -141,7 +141,7 @@ async def test_a_page_sees_why_its_token_is_not_taken(visit: Visit, own_id: str)
     assert not page.reports("ready")
 
 
-async def test_a_page_sees_that_it_is_forbidden(visit: Visit, nc: Client, own_id: str) -> None:
+async def test_a_page_sees_that_it_is_forbidden(visit: Visit, own_id: str) -> None:
     """A filter that the token does not allow is an error and leaves the socket open; a token of somebody else ends it
     with 3003 `forbidden`."""
     page = await visit.own()

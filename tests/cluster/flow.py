@@ -17,7 +17,7 @@ SUBJECTS = [f"repo.{number}.tick" for number in range(100)]
 PAD = b"x" * 120
 
 
-class Flow:
+class AcknowledgedFlow:
     """Publishes at a rate from entering to leaving the block.
 
     Attributes:

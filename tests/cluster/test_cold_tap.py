@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from tests.cluster.flow import Flow
-from tests.cluster.watcher import sequence_of
+from tests.cluster.flow import AcknowledgedFlow
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
 from tests.support.gateway import Gateway
 from tests.support.nats_cluster import NatsCluster
 from tests.support.sse import SseClient
+from tests.support.stored import sequence_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 TIMES = 500
@@ -30,10 +30,12 @@ async def _closed(gateway: Gateway) -> None:
 
 
 async def test_no_hole_however_often_the_tap_opens(cluster: NatsCluster, start_gateway: StartGateway) -> None:
+    """Under a flow of 2,000 events per second each newcomer opens the tap anew, and gets contiguous events from its
+    `ready` on."""
     leader = await cluster.leader()
     follower = next(server for server in cluster.servers if server is not leader)
     gateway = await start_gateway(nats_url=follower.url, LINGER_S=0, WARM_S=0, LOG_LEVEL="debug")
-    async with Flow(leader.url, rate=2000) as flow:
+    async with AcknowledgedFlow(leader.url, rate=2000) as flow:
         for _ in range(TIMES):
             async with SseClient(gateway.url, "repo.>", keep=False) as client:
                 at = None

@@ -8,17 +8,13 @@ from typing import Self
 
 from tests.support.eventually import eventually
 from tests.support.sse import SseClient, SseEvent
+from tests.support.stored import sequence_of
 
 SILENCE_S = 60.0
 
 
 class Hole(AssertionError):
     """A sequence was passed over, or came out of order."""
-
-
-def sequence_of(cursor: str) -> int:
-    """The sequence in a cursor: for these tests it is not opaque."""
-    return int(cursor.rpartition("-")[2])
 
 
 class Watcher:

@@ -202,7 +202,7 @@ def test_nats_that_is_not_there_is_exit_code_3() -> None:
     assert "Traceback" not in done.stderr
 
 
-async def test_a_server_without_jetstream_is_told(own: OwnStream, tmp_path: Any) -> None:
+async def test_a_server_without_jetstream_is_told(tmp_path: Any) -> None:
     """An account without JetStream is a problem of its own, not a time-out."""
     config = tmp_path / "nats.conf"
     config.write_text('accounts { A { users: [ { user: "a", password: "b" } ] } }\n')

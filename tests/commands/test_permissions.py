@@ -85,7 +85,7 @@ async def login(server: NatsServer) -> AsyncIterator[Login]:
         await each.close()
 
 
-async def test_gateway_and_publishers_work(server: NatsServer, login: Login, tmp_path: Path) -> None:
+async def test_gateway_and_publishers_work(server: NatsServer, tmp_path: Path) -> None:
     """An event of a publisher reaches a client of the gateway, live and from the stream; `check` is content."""
     for auth in ({}, JWT):
         login_ = settings(server, "gateway") | auth
@@ -182,7 +182,7 @@ async def test_a_publisher_publishes_roots_only(login: Login) -> None:
         assert await publisher.refused("subscription", subject)
 
 
-async def test_check_names_each_permission_that_lacks(server: NatsServer, tmp_path: Path) -> None:
+async def test_check_names_each_permission_that_lacks(server: NatsServer) -> None:
     """With a publisher's login: what it may not is listed, with where to look, and exit code 2."""
     done = await asyncio.to_thread(natsgate, "check", settings=settings(server, "publisher"))
     assert done.returncode == 2, done

@@ -141,7 +141,7 @@ async def test_a_graceful_end_of_the_gateway_is_told(own_nats: NatsServer, tmp_p
         assert await tail.end(signal.SIGTERM) == 0
 
 
-async def test_a_gap_is_told(own_nats: NatsServer, tmp_path: Path, own_id: str) -> None:
+async def test_a_gap_is_told(own_nats: NatsServer, tmp_path: Path) -> None:
     """A stream of another life while the tail was away: the gap stands on standard error."""
     gateway = Gateway(tmp_path, own_nats.url, {"LISTEN": f"127.0.0.1:{free_port()}"})
     await asyncio.to_thread(gateway.start)

@@ -73,23 +73,6 @@ async def test_a_request_for_no_http_is_answered_by_400(gateway: Gateway) -> Non
     assert reply.status == 400
 
 
-async def test_too_large_headers_are_refused(gateway: Gateway) -> None:
-    """More than `MAX_HEADER_BYTES` of headers, in one header or many, complete or not, is refused."""
-    for headers in (
-        b"X-Large: " + b"x" * 20_000 + b"\r\n\r\n",
-        b"".join(b"X-%d: y\r\n" % n for n in range(3000)) + b"\r\n",
-        b"X-Endless: " + b"x" * 40_000,
-    ):
-        reply = await exchange(gateway, b"GET /livez HTTP/1.1\r\nHost: x\r\n" + headers)
-        assert reply is None or reply.status in (400, 431)
-
-
-async def test_a_too_long_target_is_refused(gateway: Gateway) -> None:
-    """An endless request target is refused as well."""
-    reply = await exchange(gateway, b"GET /events?subject=" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert reply is None or reply.status in (400, 414, 431)
-
-
 async def test_half_a_request_does_not_hold_a_connection(start_gateway: StartGateway) -> None:
     """A request that is not complete within `REQUEST_TIMEOUT_S` ends its connection."""
     gateway = await start_gateway(REQUEST_TIMEOUT_S=0.5)
@@ -132,7 +115,7 @@ async def test_before_http_1_1_there_is_no_stream_but_a_reason(gateway: Gateway,
     """HTTP/1.0 and 0.9 have no chunks: the refusal says so."""
     reply = await exchange(gateway, f"GET /events?subject=repo.{own_id}.%3E{version}\r\n\r\n".encode())
     assert reply is not None
-    assert reply.status in (400, 426, 505)
+    assert reply.status == 505
     assert "1.1" in reply.problem()["detail"]
 
 

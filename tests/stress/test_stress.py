@@ -11,6 +11,7 @@ from tests.stress.scene import play
 
 
 def test_a_seed_always_draws_the_same_plan() -> None:
+    """A run that failed is played again by its seed."""
     first = Plan.draw(7, 60, 3)
     assert Plan.draw(7, 60, 3) == first
     assert first.random("source").random() == Plan.draw(7, 60, 3).random("source").random()
@@ -19,6 +20,7 @@ def test_a_seed_always_draws_the_same_plan() -> None:
 
 @pytest.mark.timeout(120)
 async def test_nothing_is_lost_in_some_seconds_of_faults(tmp_path: Path) -> None:
+    """Some seconds of drawn faults: 0 lost, 0 doubled, 0 disordered, 0 unexplained gaps."""
     outcome = await play(Plan.draw(4, 8, 2), tmp_path, say=print, clients=30)
     assert outcome.good, "\n".join([outcome.summary, *outcome.first])
 
@@ -26,5 +28,6 @@ async def test_nothing_is_lost_in_some_seconds_of_faults(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_nothing_is_lost_in_a_minute_of_faults(tmp_path: Path) -> None:
+    """The same over a minute with three replicas."""
     outcome = await play(Plan.draw(11, 45, 3), tmp_path, say=print)
     assert outcome.good, "\n".join([outcome.summary, *outcome.first])

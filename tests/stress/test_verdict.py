@@ -33,6 +33,7 @@ def _verdict(*said: int | Mark, asked: int | None = 0, truth: Truth | None = Non
 
 
 def test_a_good_history_is_good() -> None:
+    """Events in order from the position on, and marks that are true, are no fault."""
     assert not _verdict(2, 4, Mark("ready", 5), 6, Mark("cursor", 7), 8, 10).counts
     assert not _verdict(Mark("ready", 5), 6, 8, 10, asked=None).counts
     assert not _verdict(6, 8, asked=None).counts
@@ -53,30 +54,36 @@ def test_a_good_history_is_good() -> None:
     ],
 )
 def test_every_fault_is_counted(said: Sequence[int | Mark], found: dict[str, int]) -> None:
+    """Each fault that a client can see is counted by its kind, and the first is told."""
     verdict = _verdict(*said)
     assert verdict.counts == found
     assert verdict.first.startswith("a client on repo.1.>: ")
 
 
 def test_an_event_before_the_position_that_was_asked_for() -> None:
+    """An event up to the cursor that was asked for is one out of order."""
     assert _verdict(4, 6, asked=5).counts == {"disordered": 1}
 
 
 def test_a_purge_explains_a_gap_up_to_its_end_only() -> None:
+    """A gap beyond what was purged is unexplained."""
     assert not _verdict(2, Mark("gap", 7, 2, "expired"), 8, truth=_truth(purged=7)).counts
     assert _verdict(2, Mark("gap", 7, 2, "expired"), 8, truth=_truth(purged=6)).counts == {"unexplained": 1}
 
 
 def test_a_purge_without_a_gap_is_a_loss() -> None:
+    """What was purged and not told is lost."""
     assert _verdict(2, 8, truth=_truth(purged=7)).counts == {"lost": 2}
 
 
 def test_a_limit_explains_a_gap_of_more_events() -> None:
+    """`too_far` is true of more events than the limit, and of no fewer."""
     assert not _verdict(Mark("gap", 9, 0, "too_far"), 10, limit=3).counts
     assert _verdict(Mark("gap", 5, 0, "too_far"), 6, limit=3).counts == {"unexplained": 1}
 
 
 def test_a_false_cursor() -> None:
+    """An event under the cursor of another one is wrong."""
     visit = Visit(0.0, 0, 0)
     visit.event(102, 4)
     assert Judge(History("a client", FEED, [visit]), _truth(), 0).judge().counts == {"wrong": 1}
@@ -95,4 +102,5 @@ def test_a_false_cursor() -> None:
     ],
 )
 def test_filters_select_as_in_nats(pattern: str, subject: str, selected: bool) -> None:
+    """The judge's own reading of filters is that of NATS."""
     assert matches(pattern, subject) is selected
