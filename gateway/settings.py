@@ -1,8 +1,11 @@
 """Settings: from the environment, a TOML file and secret files, validated before anything opens.
 
-This is the only module that reads the environment. A setting `heartbeat_s` is `NATSGATE_HEARTBEAT_S` in the
-environment, `heartbeat_s` in the file, and `NATSGATE_HEARTBEAT_S_FILE` names a file that holds its value.
-The environment wins over the file. 0 means "no limit" unless a description says otherwise.
+A setting `heartbeat_s` is `NATSGATE_HEARTBEAT_S` in the environment, `heartbeat_s` in the file, and
+`NATSGATE_HEARTBEAT_S_FILE` names a file that holds its value. The environment wins over the file. 0 means "no limit"
+unless a description says otherwise.
+
+No other module of the gateway takes settings from the environment; `gateway.dev` hands it on to what it starts, and
+publishers have settings of their own.
 """
 
 from __future__ import annotations

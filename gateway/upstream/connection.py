@@ -1,4 +1,4 @@
-"""NATS: the only module that imports it. One connection that is kept up, taps that nothing escapes from, requests.
+"""NATS: the only module of the gateway that imports it. One connection that is kept up, taps that nothing escapes from, requests.
 
 nats-py 2.16 has moods that this module answers: an exception in a callback or in `_process_msg` leaves the client
 connected and deaf; its own dispatch costs a task and a queue per subscription and parses headers a character at a time;
