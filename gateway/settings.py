@@ -70,7 +70,7 @@ class Settings(BaseModel):
         default=None, description="Where to serve /metrics (and only there); absent: on LISTEN."
     )
     nats_url: Annotated[tuple[NatsUrl, ...], BeforeValidator(words), Field(min_length=1)] = Field(
-        default=("nats://127.0.0.1:4222",), description="NATS servers, comma-separated."
+        default=("nats://127.0.0.1:4222",), description="NATS servers, nats:// or tls://, comma-separated."
     )
     nats_creds: str | None = Field(default=None, description="Path of a NATS credentials file.")
     nats_nkey: SecretStr | None = Field(default=None, description="NKey seed (give it as NATSGATE_NATS_NKEY_FILE).")
