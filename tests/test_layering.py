@@ -39,8 +39,8 @@ COMPOSING = {
     "gateway.samples", "gateway.server", "gateway.source", "gateway.cli", "gateway.commands", "gateway.dev",
     "gateway.__main__",
 }  # fmt: skip
-"""Where the rooms meet: one replica (`gateway.app` and `gateway.server`, with what they are made of), the command line and
-its commands."""
+"""Where the rooms meet: one replica (`gateway.app` and `gateway.server`, with what they are made of), the command line
+and its commands."""
 
 LARGEST_LINES = 400
 
