@@ -62,8 +62,7 @@ docs: $(VENV)/.dev     ## Write what is written from other files: tables of gate
 # For every platform and Python that pyproject allows; what is locked already stays, unless ARGS=--upgrade.
 LOCK = $(BIN)/python -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header
 
-lock: $(VENV)/.run     ## Pin what deploy/Dockerfile installs, with hashes (ARGS=--upgrade: the newest).
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+lock: $(VENV)/.dev     ## Pin what deploy/Dockerfile installs, with hashes (ARGS=--upgrade: the newest).
 	$(LOCK) $(ARGS) pyproject.toml -o deploy/requirements.lock
 	$(LOCK) $(ARGS) deploy/build.in -o deploy/build.lock
 

@@ -193,8 +193,8 @@ class Dev:
         }
         unless_given = {
             "LOG_LEVEL": "warning",
-            "MAX_CONNECTIONS": "1000",
-        }  # there are descriptors for so many everywhere
+            "MAX_CONNECTIONS": "1000",  # there are descriptors for so many everywhere
+        }
         given = {}
         for name, value in os.environ.items():
             setting = name.removeprefix(PREFIX) if name.startswith(PREFIX) else ""

@@ -1,8 +1,11 @@
 """Settings: from the environment, a TOML file and secret files, validated before anything opens.
 
-This is the only module that reads the environment. A setting `heartbeat_s` is `NATSGATE_HEARTBEAT_S` in the
-environment, `heartbeat_s` in the file, and `NATSGATE_HEARTBEAT_S_FILE` names a file that holds its value.
-The environment wins over the file. 0 means "no limit" unless a description says otherwise.
+A setting `heartbeat_s` is `NATSGATE_HEARTBEAT_S` in the environment, `heartbeat_s` in the file, and
+`NATSGATE_HEARTBEAT_S_FILE` names a file that holds its value. The environment wins over the file. 0 means "no limit"
+unless a description says otherwise.
+
+No other module of the gateway takes settings from the environment; `gateway.dev` hands it on to what it starts, and
+publishers have settings of their own.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class Settings(BaseModel):
         default=None, description="Where to serve /metrics (and only there); absent: on LISTEN."
     )
     nats_url: Annotated[tuple[NatsUrl, ...], BeforeValidator(words), Field(min_length=1)] = Field(
-        default=("nats://127.0.0.1:4222",), description="NATS servers, comma-separated."
+        default=("nats://127.0.0.1:4222",), description="NATS servers, nats:// or tls://, comma-separated."
     )
     nats_creds: str | None = Field(default=None, description="Path of a NATS credentials file.")
     nats_nkey: SecretStr | None = Field(default=None, description="NKey seed (give it as NATSGATE_NATS_NKEY_FILE).")

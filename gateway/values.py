@@ -68,8 +68,12 @@ def _address(value: object) -> object:
 
 
 def _nats_url(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"(nats|tls|ws|wss)://[^\s/]+/?", value):
-        raise ValueError("give NATS servers as nats://host:4222, tls://host:4222 or ws://host:443")
+    if isinstance(value, str) and re.match(r"wss?://", value):
+        raise ValueError(
+            "NATS over WebSocket is not supported; give NATS servers as nats://host:4222 or tls://host:4222"
+        )
+    if isinstance(value, str) and not re.fullmatch(r"(nats|tls)://[^\s/]+/?", value):
+        raise ValueError("give NATS servers as nats://host:4222 or tls://host:4222")
     return value
 
 

@@ -167,7 +167,7 @@ class Link:
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
     wanted = settings.tls_ca or settings.tls_cert or settings.tls_key
-    if not wanted and not any(url.startswith(("tls://", "wss://")) for url in settings.server_urls):
+    if not wanted and not any(url.startswith("tls://") for url in settings.server_urls):
         return None
     try:
         context = ssl.create_default_context(cafile=settings.tls_ca)

@@ -70,6 +70,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.server_urls:
             raise SettingsError("setting 'servers' names no server: e.g. nats://127.0.0.1:4222")
+        if any(url.startswith(("ws://", "wss://")) for url in self.server_urls):
+            raise SettingsError("setting 'servers': NATS over WebSocket is not supported: give nats://… or tls://…")
         for name in ("creds", "tls_ca", "tls_cert", "tls_key"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():

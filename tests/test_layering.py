@@ -31,7 +31,7 @@ ONE_DOOR = {
 ROOMS = {
     "gateway.settings", "gateway.auth", "gateway.metrics", "gateway.transports", "gateway.upstream",
 }  # fmt: skip
-"""The shell's rooms: they do not import each other, they meet in `gateway.app` and `gateway.server`."""
+"""The shell's rooms: they do not import each other, they meet in what is composing."""
 
 COMPOSING = {
     "gateway.app", "gateway.background", "gateway.cors", "gateway.door", "gateway.identity", "gateway.listening",
@@ -39,6 +39,9 @@ COMPOSING = {
     "gateway.samples", "gateway.server", "gateway.source", "gateway.cli", "gateway.commands", "gateway.dev",
     "gateway.__main__",
 }  # fmt: skip
+"""Where the rooms meet: one replica (`gateway.app` and `gateway.server`, with what they are made of), the command line
+and its commands."""
+
 LARGEST_LINES = 400
 
 

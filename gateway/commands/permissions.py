@@ -108,7 +108,7 @@ async def _publishing(session: Session, shape: StreamShape) -> list[Finding]:
     others = [f"{root}.>" for root in barred if root != INBOX_ROOT]
     if others:
         text = f"the NATS login may not publish {' '.join(others)}"
-        found.append(note("permissions", text, "fine unless clients or webhooks publish there through the gateway"))
+        found.append(note("permissions", text, "fine unless the `publish` of a route leads there"))
     if may_publish(publish, f"{shape.live_prefix}.>"):
         text = f"the NATS login may publish {shape.live_prefix}.>, which only the server has to"
         found.append(note("permissions", text, "take it away as in deploy/nats/permissions.conf"))

@@ -2,7 +2,7 @@
 
 GatewayError
 ├── ClientError            the client asked for something it cannot have; answered, never logged as a fault
-│   ├── BadRequest         400: malformed (filter, cursor, query, op); `mend` says what would work
+│   ├── BadRequest         400: malformed (filter, cursor, query, op); the detail says what would work
 │   ├── Unauthorized       401: no token, or one that is not taken
 │   ├── Forbidden          403: understood, not allowed
 │   │   └── BadOrigin      403: a page of an origin that is not ours sent it
@@ -14,7 +14,7 @@ GatewayError
 ├── UpstreamError          NATS is away, slow, or answered with an error; retried by us
 │   ├── UpstreamAway       no connection, no responder or no answer in time
 │   └── UpstreamRefused    the server answered with an error: `code` and `description` are its own
-└── ConfigError            a setting is wrong: one line, exit code 2
+└── ConfigError            settings are wrong: a line for each in `problems`, exit code 2
 """
 
 from __future__ import annotations

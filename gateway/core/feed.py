@@ -1,4 +1,8 @@
-"""Feeds: what connections asked for. Equal sets of filters are one feed, however many readers it has."""
+"""Feeds: the sets of filters that connections asked for. Equal sets are one `Feed`, however many readers it has.
+
+To a client its feed is what its connection or subscription asked for, with a cursor of its own (README.md, What is
+promised). Here that is a `Reader`; a `Feed` is the part that all readers share who asked for the same.
+"""
 
 from __future__ import annotations
 

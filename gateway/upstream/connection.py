@@ -1,4 +1,5 @@
-"""NATS: the only module that imports it. One connection that is kept up, taps that nothing escapes from, requests.
+"""NATS: the only module of the gateway that imports it. One connection that is kept up, taps that nothing escapes
+from, requests.
 
 nats-py 2.16 has moods that this module answers: an exception in a callback or in `_process_msg` leaves the client
 connected and deaf; its own dispatch costs a task and a queue per subscription and parses headers a character at a time;
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import re
 import ssl
 from collections.abc import Callable
@@ -301,14 +301,12 @@ def connect_options(
     """The part of nats-py's options that settings decide.
 
     Raises:
-        ConfigError: credentials, a certificate or a key cannot be loaded, or a library is missing.
+        ConfigError: credentials, a certificate or a key cannot be loaded.
     """
     if creds is not None:
         _check_creds(creds)
     if nkey is not None:
         _check_seed(nkey)
-    if any(url.startswith(("ws://", "wss://")) for url in urls) and importlib.util.find_spec("aiohttp") is None:
-        raise ConfigError("NATSGATE_NATS_URL: ws:// and wss:// need one library more; pip install aiohttp")
     options: dict[str, Any] = {"servers": list(urls), "name": name}
     given = {
         "user_credentials": creds,
@@ -318,7 +316,7 @@ def connect_options(
         "token": token,
     }
     options |= {option: value for option, value in given.items() if value is not None}
-    if ca is not None or cert is not None or any(url.startswith(("tls://", "wss://")) for url in urls):
+    if ca is not None or cert is not None or any(url.startswith("tls://") for url in urls):
         try:
             context = ssl.create_default_context(cafile=ca)
             if cert is not None:

@@ -76,7 +76,7 @@ def test_a_gateway_has_what_its_settings_need(name: str) -> None:
     env = gateway["environment"]
     drain_s = float(env.get("NATSGATE_DRAIN_DELAY_S", 5)) + float(env.get("NATSGATE_DRAIN_S", 30))
     assert seconds(gateway["stop_grace_period"]) >= drain_s + MARGIN_S
-    connections = float(env.get("NATSGATE_MAX_CONNECTIONS", 20000))
+    connections = float(env.get("NATSGATE_MAX_CONNECTIONS", Settings.model_fields["max_connections"].default))
     log_bytes = Settings.model_fields["log_bytes"].default
     limit = amount(gateway["mem_limit"].upper().replace("M", "Mi"))
     assert limit * FULL >= memory_bytes(connections=connections, log_bytes=log_bytes)

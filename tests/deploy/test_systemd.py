@@ -83,7 +83,7 @@ def test_its_limits_fit_the_settings() -> None:
     env = variables()
     drain_s = float(env.get("NATSGATE_DRAIN_DELAY_S", 5)) + float(env.get("NATSGATE_DRAIN_S", 30))
     assert float(unit["TimeoutStopSec"]) >= drain_s + MARGIN_S
-    connections = float(env.get("NATSGATE_MAX_CONNECTIONS", 20000))
+    connections = float(env.get("NATSGATE_MAX_CONNECTIONS", Settings.model_fields["max_connections"].default))
     assert float(unit["LimitNOFILE"]) >= connections + SPARE_DESCRIPTORS
     needed = memory_bytes(connections=connections, log_bytes=Settings.model_fields["log_bytes"].default)
     assert amount(unit["MemoryMax"].replace("M", "Mi")) * FULL >= needed

@@ -222,6 +222,15 @@ def test_every_example_is_of_a_kind_that_is_run() -> None:
     assert set(fences[1::2]) == {""}
 
 
+def test_every_room_has_its_noun() -> None:
+    """Each module and package at the top of gateway/ is in the table of rooms, once, and no other is."""
+    rooms = PAGE[PAGE.index("## The rooms") :]
+    named = re.findall(r"`([\w/.]+)`", "".join(re.findall(r"^\| (`[^|]+`) \|", rooms, re.MULTILINE)))
+    there = {path.name for path in README.parent.glob("*.py")} - {"__init__.py", "__main__.py"}
+    there |= {f"{path.parent.name}/" for path in README.parent.glob("*/__init__.py")}
+    assert sorted(named) == sorted(there)
+
+
 def test_the_tests_of_the_threat_model_exist() -> None:
     """Each test that the threat model names is one."""
     model = PAGE[PAGE.index("### Threat model") :].split("\n## ", 1)[0]

@@ -95,6 +95,15 @@ def test_a_wrong_value_is_shown_with_what_would_be_right(given: str) -> None:
     assert wrong({**NOWHERE, name: value}) == f"NATSGATE_{name}: {SAID[given]}"
 
 
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+def test_nats_over_websocket_is_refused(scheme: str) -> None:
+    """The line says so, with what is supported, and shows nothing of what may be a password."""
+    line = wrong({**NOWHERE, "NATS_URL": f"nats://n1:4222,{scheme}://gate:shibboleth@n2:443"})
+    assert "NATSGATE_NATS_URL" in line
+    assert "NATS over WebSocket is not supported; give NATS servers as nats://host:4222 or tls://host:4222" in line
+    assert "shibboleth" not in line
+
+
 TOML_SAID = {
     "replica = 7": '"7" is no text; put it into quotes',
     "roots = 7": '"7" is no list; give one, in square brackets',

@@ -349,6 +349,7 @@ async def test_several_servers(broker: Broker) -> None:
     ("options", "named"),
     [
         ({"servers": " , "}, "servers"),
+        ({"servers": "nats://a:4222, wss://b:443"}, "servers"),
         ({"buffer_bytes": 0}, "buffer_bytes"),
         ({"ack_wait_s": -1.0}, "ack_wait_s"),
         ({"creds": "/nowhere/a.creds"}, "creds"),
