@@ -39,7 +39,7 @@ class Readiness:
         """Whether it should get traffic, and the JSON that says why not."""
         nats, availability, revocations = self._source.nats, self._source.availability, self._source.revocations
         draining = self._draining.is_set()
-        known = self._identity.usable_once and (revocations is None or revocations.loaded)
+        known = self._identity.usable_once and self._source.knows_who_is_revoked
         ready = availability.usable_once and known and not draining
         reasons = ["draining"] if draining else []
         reasons += availability.reasons + self._identity.reasons

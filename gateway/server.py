@@ -119,7 +119,7 @@ class Replica:
             settings,
             self._identity.authenticator,
             services,
-            self._source.api.publish,
+            self._source.publish,
             now=loop.time,
             wall=time.time,
             random=random,
@@ -146,6 +146,7 @@ class Replica:
         )
         self._watchdog = Watchdog(loop.call_later, self._metrics.lag.observe, self._log)
         self._source.hub.on_flush = self._delivered
+        self._source.on_known = self._sweep.round  # those who are in and revoked are out before anything comes
         self._draining = asyncio.Event()
 
     async def run(self) -> None:

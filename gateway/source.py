@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 from typing import Any
 
 from gateway.core.cursor import Cursor
+from gateway.core.errors import UpstreamAway
 from gateway.core.feed import Feeds
 from gateway.core.hub import Hub
 from gateway.core.intake import Intake
@@ -45,6 +46,7 @@ class Source:
         tap: feeds the log.
         replay: serves the readers that the log alone cannot serve.
         revocations: follows the bucket of revoked users; None: nobody can be revoked.
+        on_known: called once, when it is known who is revoked. Until then nobody gets anything: they wait.
     """
 
     def __init__(
@@ -88,10 +90,17 @@ class Source:
         inbox = f"_INBOX.natsgate.{secrets.token_hex(8)}"
         self.api = StreamApi(self.nats, shape)
         reads = StreamReads(self._nats_reads, StreamApi(self._nats_reads, shape), inbox)
+        self.on_known: Callable[[], None] = lambda: None
         self.revocations: Revocations | None = None
         if settings.auth == "jwt":
             self.revocations = Revocations(
-                self.nats, self._nats_reads, f"{inbox}.revoked", revoked, random=random, log=log
+                self.nats,
+                self._nats_reads,
+                f"{inbox}.revoked",
+                revoked,
+                random=random,
+                log=log,
+                on_loaded=self._known,
             )
         self.availability = Availability(self.nats, shape, log)
         self.tap = Tap(
@@ -101,6 +110,7 @@ class Source:
             self.hub,
             self.intake,
             self.availability,
+            may_open=lambda: self.knows_who_is_revoked,
             linger_s=settings.linger_s,
             warm_s=settings.warm_s,
             log=log,
@@ -147,6 +157,25 @@ class Source:
             return Cursor(self._log.incarnation, self.hub.flushed)
         state = await self.api.info()
         return Cursor(state.incarnation, state.last)
+
+    async def publish(self, subject: str, payload: bytes) -> object:
+        """Have the stream store a client's event; what it says of it.
+
+        Raises:
+            UpstreamAway, UpstreamRefused: it has not, or that is not known; or it is not known yet who is revoked.
+        """
+        if not self.knows_who_is_revoked:
+            raise UpstreamAway("it is not known yet who is revoked")
+        return await self.api.publish(subject, payload)
+
+    @property
+    def knows_who_is_revoked(self) -> bool:
+        """Whether revoked users are told from others: their bucket was read, or nobody can be revoked."""
+        return self.revocations is None or self.revocations.loaded
+
+    def _known(self) -> None:
+        self.on_known()
+        self.tap.wake()
 
     def _nats_changed(self, up: bool) -> None:
         self.tap.nats_changed(up)

@@ -85,6 +85,7 @@ class Delivery:
             self._last_number += 1
             entry.number = self._last_number
             self.outbox.add(entry)
+            entry.outcome.add_done_callback(lambda outcome: self._taken_back(entry))
             self._sendable.set()
         finally:
             if room is not None:
@@ -99,6 +100,11 @@ class Delivery:
         """Forgets an entry that its caller gave up, or that is done."""
         if entry.number in self.outbox.entries:
             self._remove(entry)
+
+    def _taken_back(self, entry: Entry) -> None:
+        # Its room is free at once: a caller who sheds load while NATS is away takes old events back for new ones.
+        if entry.outcome.cancelled() and entry.number not in self.outbox.flying:
+            self.drop(entry)
 
     def may_be_stored(self, entry: Entry) -> bool:
         """Whether an attempt was, or is still, without an answer."""

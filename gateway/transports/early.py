@@ -50,6 +50,9 @@ BAD_HANDSHAKE = _made(
     "This is no WebSocket handshake (RFC 6455, section 4.2.1): look at Connection, Upgrade, Sec-WebSocket-Key and "
     "Sec-WebSocket-Protocol.",
 )
+OLD_HTTP = _made(
+    "bad_http", 505, "HTTP Version Not Supported", "WebSocket needs HTTP/1.1 (RFC 6455, section 4.1); send HTTP/1.1."
+)
 TOO_LATE = _made("request_timeout", 408, "Request Timeout", "The request did not come in time.")
 WRONG_VERSION = _made(
     "websocket_version",

@@ -11,6 +11,7 @@ objects for the request go. What this relies on, and what the tests of this modu
   `on_response_complete` takes from there; `connection_lost` tells `cycle` only, the newest one.
 - `handle_websocket_upgrade` hands the head of the request to the WebSocket protocol and forgets what came behind it.
 - `WebSocketsSansIOProtocol.run_asgi` closes `self.transport` at its end, so a detached one is given a dead transport.
+- `HttpToolsProtocol.flow.write_paused` and `WebSocketsSansIOProtocol.writable` say whether the socket is full.
 - `server_state.connections` holds what `Server.shutdown` calls `shutdown()` on and waits for.
 """
 
@@ -150,11 +151,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self.limits.waiting.pop(self, None)
+        if self.parser.get_http_version() != "1.1":
+            self._refuse(early.OLD_HTTP)
+            return
         if [value for name, value in self.headers if name == b"sec-websocket-version"] != [b"13"]:
             self._refuse(early.WRONG_VERSION)
             return
         super().handle_websocket_upgrade()
         protocol = cast(WebSocketProtocol, self.transport.get_protocol())
+        if self.flow.write_paused:
+            protocol.pause_writing()
         if not protocol.handshake_initiated:
             self._refuse(early.BAD_HTTP)  # the parser of handshakes gave up on it, without a word
         elif protocol.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
@@ -229,7 +235,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.connections.discard(self)
         self.pipeline.clear()
         self._let_go()
-        _hand_over(transport, connection, cast("set[object]", self.connections))
+        full = self.flow.write_paused
+        _hand_over(transport, connection, cast("set[object]", self.connections), full=full)
 
 
 def _bad_handshake(status: object, text: str) -> websockets.http11.Response:
@@ -286,17 +293,20 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.connections.discard(self)
         vars(self.conn).clear()  # a generator in it refers to it
         self.scope.pop("extensions", None)
-        _hand_over(transport, connection, cast("set[object]", self.connections))
+        full = not self.writable.is_set()
+        _hand_over(transport, connection, cast("set[object]", self.connections), full=full)
         sent = self._taken_early()
         if sent and connection.transport is not None:
             connection.data_received(sent)
 
 
-def _hand_over(transport: asyncio.Transport, connection: Connection, connections: set[object]) -> None:
+def _hand_over(transport: asyncio.Transport, connection: Connection, connections: set[object], *, full: bool) -> None:
     transport.set_protocol(connection)
     if not transport.is_reading():
         transport.resume_reading()  # or nobody would notice that the client goes
     connection.attach(transport, connections)
+    if full and connection.transport is not None and not connection.paused:
+        connection.pause_writing()  # by answers of before: who gave them was told, and nobody is told twice
 
 
 class HttpServer(uvicorn.Server):

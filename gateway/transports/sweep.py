@@ -68,6 +68,18 @@ class Sweep:
             self._running = True
             self._later(self._tick_s, self._tick)
 
+    def round(self) -> None:
+        """Visit everybody now."""
+        now = self._now()
+        for each in self:
+            self._visit(each, now)
+
+    def _visit(self, each: Swept, now: float) -> None:
+        try:
+            each.swept(now)
+        except Exception as error:  # one connection's fault; logged, and the sweep goes on
+            self._failed(error)
+
     def _tick(self) -> None:
         ring = self._ring
         now = self._now()
@@ -84,10 +96,7 @@ class Sweep:
             if not ring:
                 break
             self._at += 1
-            try:
-                each.swept(now)
-            except Exception as error:  # one connection's fault; logged, and the sweep goes on
-                self._failed(error)
+            self._visit(each, now)
         if ring:
             self._later(self._tick_s, self._tick)
         else:

@@ -40,7 +40,12 @@ LOOK_S, GIVE_UP_S = 1.0, 30.0
 
 RECONNECT_FIRST_S, RECONNECT_MOST_S = 0.1, 2.0
 
-nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG +(\S+) +(\S+) +((\S+) +)?(\d+) +(\d+)\r\n")
+# nats-server parts the fields of a line by these and nothing else (NATS client protocol). For nats-py all whitespace of
+# Python does, \v and \f too, which may stand in a subject: one such message would make it deaf.
+_FIELD = rb"([^ \t\r\n]+)"
+_HEAD = rb" +%b +%b +(?:%b +)?" % (_FIELD, _FIELD, rb"(%b)" % _FIELD)
+nats.protocol.parser.MSG_RE = re.compile(rb"\AMSG%b(\d+)\r\n" % _HEAD)
+nats.protocol.parser.HMSG_RE = re.compile(rb"\AHMSG%b(\d+) +(\d+)\r\n" % _HEAD)
 
 Receive = Callable[[bytes, bytes | None, bytes], object]
 """What a tap calls for each message: subject, headers as they came (or None), payload. It must not block."""

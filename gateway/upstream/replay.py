@@ -30,6 +30,9 @@ JOBS = 3
 RETRY_S = 0.5
 """How long readers wait when NATS did not answer."""
 
+FEW = 64
+"""Readers that have gone and are not looked for yet."""
+
 REFUSALS = 20
 """How often what one reader asks may be refused before its connection is ended."""
 
@@ -95,6 +98,9 @@ class Replay:
         if reader not in self._busy and reader not in self._asking:
             self._waiting.add(reader)
             self._wake.set()
+            if len(self._waiting) > 2 * len(self._hub.readers) + FEW:
+                # While NATS is away nobody takes them out: those that went meanwhile are not to pile up.
+                self._waiting = {each for each in self._waiting if each.place is Place.READING}
 
     async def run(self) -> None:
         """Serve readers until cancelled.

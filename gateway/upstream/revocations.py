@@ -72,6 +72,7 @@ class Revocations:
         table: what is kept true.
         random: for the waits between attempts.
         log: for lines about the bucket.
+        on_loaded: called once, as soon as the table is true for the first time.
 
     Attributes:
         loaded: whether the bucket was read once, or there was none.
@@ -88,7 +89,9 @@ class Revocations:
         *,
         random: Random,
         log: Logger,
+        on_loaded: Callable[[], None],
     ) -> None:
+        self._on_loaded = on_loaded
         self._nats = nats
         self._nats_reads = nats_reads
         self._api: StreamApi[BucketShape] = StreamApi(nats, BUCKET_SHAPE)
@@ -251,7 +254,9 @@ class Revocations:
         self._done()
 
     def _done(self) -> None:
-        self.loaded = True
+        if not self.loaded:
+            self.loaded = True
+            self._on_loaded()
         self._waits = None
         self._say(self._problems + [f"revocations come some seconds late: {each}" for each in self._forbidden()])
 

@@ -69,6 +69,7 @@ class Tap:
         intake: Intake,
         availability: Availability,
         *,
+        may_open: Callable[[], bool],
         linger_s: float,
         warm_s: float,
         log: Logger,
@@ -79,6 +80,7 @@ class Tap:
         self._hub = hub
         self._intake = intake
         self._availability = availability
+        self._may_open = may_open
         self._refill = Refill(reads, hub, intake)
         self.linger_s = linger_s
         self.warm_s = warm_s
@@ -170,7 +172,7 @@ class Tap:
         if not self._availability.usable.is_set():
             return
         if self._open is None:
-            if self._hub.readers:
+            if self._hub.readers and self._may_open():
                 await self._start()
         elif self._close_at is not None and self._now() >= self._close_at:
             await self._stop()

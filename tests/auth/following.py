@@ -96,7 +96,9 @@ class Following:
         nats, reads = self._connection(), self._connection()
         inbox = f"_INBOX.following.{secrets.token_hex(8)}"
         self.nats = nats
-        self.revocations = Revocations(nats, reads, inbox, self.table, random=Random(), log=logger())
+        self.revocations = Revocations(
+            nats, reads, inbox, self.table, random=Random(), log=logger(), on_loaded=lambda: None
+        )
         self._tasks = [asyncio.create_task(each.run()) for each in (nats, reads, self.revocations)]
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -17,17 +18,29 @@ from tests.auth.test_bucket_troubles import configuration
 from tests.conftest import StartGateway
 from tests.support.command import natsgate
 from tests.support.eventually import eventually, wait_until
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
 from tests.support.nats_proxy import NatsProxy
 from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
+from tests.support.raw_ws import RawWebSocket, encode_text
 from tests.support.sse import SseClient
+from tests.support.stored import stored
 from tests.support.tokens import JWT, bearer, token
 from tests.support.ws import ws_client
 
 ConnectNats = Callable[[str], Awaitable[Client]]
 ALL = ["repo.>"]
+RAW = routes(
+    [
+        'name = "board"',
+        'path = "/board"',
+        'transports = ["ws"]',
+        'framing = "raw"',
+        'subjects = ["repo.1.>"]',
+        'publish = "inbox.board.{type}"',
+    ]
+)
 
 
 @pytest.fixture
@@ -161,3 +174,64 @@ async def test_a_replica_that_cannot_know_is_not_ready(tmp_path: Path, start_gat
             return reply.status == 503 and lacking in reply.body.decode() and '"usable":true' in reply.body.decode()
 
         await asyncio.to_thread(wait_until, named, "/readyz names the right that lacks", timeout_s=20)
+
+
+async def test_nobody_gets_anything_before_it_is_known_who_is_revoked(
+    own_nats: NatsServer, start_gateway: StartGateway, connect_nats: ConnectNats
+) -> None:
+    """A replica that starts while NATS is away takes clients in, and they wait. When NATS is there, alice, who was
+    revoked, is put out before she gets one event, whatever she asked for, and what she said is not stored; bob gets
+    it all."""
+    nc = await connect_nats(own_nats.url)
+    for number in range(20):
+        await publish(nc, "repo.1.x", json.dumps({"n": number}))
+    await run(own_nats, "revoke", "alice")
+    await nc.close()
+    await asyncio.to_thread(own_nats.stop)
+    gateway = await start_gateway(nats_url=own_nats.url, settings=JWT, config=RAW, ready=False)
+    alice, bob = bearer(token("alice", subscribe=ALL, publish=["inbox.>"])), bearer(token("bob", subscribe=ALL))
+    query = {"since": "all"}
+    async with (
+        SseClient(gateway.url, "repo.>", headers=alice, query=query) as one,
+        SseClient(gateway.url, "repo.>", headers=alice, query={"snapshot": "true"}) as two,
+        SseClient(gateway.url, "repo.>", headers=bob, query=query) as other,
+        RawWebSocket(gateway.url, "/board", subprotocol=None, headers=alice) as board,
+    ):
+        assert (one.status, two.status, other.status, board.status) == (200, 200, 200, 101)
+        await board.send(encode_text('{"type":"said"}'))
+        await asyncio.to_thread(own_nats.start)
+        assert [(await other.next_message()).json()["n"] for _ in range(20)] == list(range(20))
+        for client in (one, two):
+            events = [each for each in await client.rest(timeout_s=20) if each.type != "natsgate.state"]
+            assert [each.type for each in events] == ["natsgate.closing"]
+            assert events[0].json()["reason"] == "revoked"
+        assert (await board.close_frame()).close_code == 3003
+    nc = await connect_nats(own_nats.url)
+    assert await stored(nc, "inbox.>") == []
+
+
+async def test_a_replica_that_cannot_know_who_is_revoked_serves_nothing(
+    tmp_path: Path, start_gateway: StartGateway
+) -> None:
+    """Where the login may not read the bucket, clients wait, /readyz says what lacks, and nothing is subscribed to."""
+    rights = ("$JS.API.STREAM.INFO.EVENTS", "$JS.API.DIRECT.GET.EVENTS", "live.>", "_INBOX.>")
+    config = configuration(tmp_path / "nats", "$JS.API.STREAM.INFO.KV_natsgate_revoked", *rights)
+    async with NatsServer(tmp_path / "nats", arguments=["-c", str(config)]) as server:
+        operator = {"NATS_USER": "operator", "NATS_PASSWORD": "pw"}
+        done = await asyncio.to_thread(natsgate, "provision", settings={"NATS_URL": server.url, **operator})
+        assert done.returncode == 0, done
+        login = {"NATS_USER": "follower", "NATS_PASSWORD": "pw", "LINGER_S": 0}
+        gateway = await start_gateway(nats_url=server.url, settings=JWT | login, ready=False)
+        async with SseClient(gateway.url, "repo.>", headers=bearer(token("bob", subscribe=ALL))) as client:
+            assert client.status == 200
+
+            async def told() -> bool:
+                reply = await fetch_async(gateway.host, gateway.port, "/readyz")
+                reasons = " ".join(reply.json()["reasons"])
+                return reply.status == 503 and "it is not known who is revoked" in reasons
+
+            await eventually(told, "it says so", timeout_s=20)
+            metrics = await asyncio.to_thread(gateway.metrics)
+            assert metrics.total("natsgate_feeds") == metrics.total("natsgate_connections_behind") == 1
+            assert metrics.total("natsgate_nats_subscriptions") <= 1, "no tap beside the bucket's"
+            assert metrics.total("natsgate_log_events") == 0

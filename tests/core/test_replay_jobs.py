@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, cast
+from weakref import WeakSet
 
 from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
@@ -120,14 +122,15 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Hub]:
+async def running(*, nats_is_there: bool = True) -> AsyncIterator[Hub]:
     """An open hub at the head of the stream, and what serves its readers."""
     loop = asyncio.get_running_loop()
     feeds = Feeds()
     log = Log(10**6, feeds.tree)
     log.reset("x", STORED)
     usable = asyncio.Event()
-    usable.set()
+    if nats_is_there:
+        usable.set()
     hub = Hub(log, feeds, defer=loop.call_soon, now=loop.time, uncovered=lambda reader: replay.take(reader))
     replay = Replay(hub, cast(StreamReads, Reads()), usable, snapshot_limit=10, max_event_bytes=0, log=logger())
     hub.opened()
@@ -207,3 +210,18 @@ async def test_a_client_from_too_far_back_is_told_so_although_nats_went_meanwhil
 
     assert client.gaps == 1
     assert client.seen == [0]
+
+
+async def test_who_comes_and_goes_while_nats_is_away_is_forgotten() -> None:
+    """Readers that wait for a read and leave do not pile up until NATS is back."""
+    came: WeakSet[Client] = WeakSet()
+    async with running(nats_is_there=False) as hub:
+        stays = Client(hub, start=Start(snapshot=True))
+        for _ in range(3000):
+            client = Client(hub, start=Start(snapshot=True))
+            came.add(client)
+            hub.leave(client.reader)
+            del client
+        gc.collect()
+        assert len(came) < 100
+        assert hub.readers == {stays.reader}

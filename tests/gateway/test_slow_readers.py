@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from contextlib import AsyncExitStack
 
+import pytest
 from nats.aio.client import Client
 
+from gateway.transports.limits import MOST_PIPELINED
 from tests.conftest import StartGateway
 from tests.support.eventually import eventually
 from tests.support.gateway import Gateway
 from tests.support.producer import flood, publish
 from tests.support.raw_ws import RawWebSocket, encode_op
 from tests.support.sse import SseClient
+from tests.support.tcp import TcpStream
 
 EVENTS = 800
 PAD = "x" * 8_000
@@ -231,3 +235,69 @@ async def test_falling_out_of_the_log_loses_nothing(start_gateway: StartGateway,
         assert [(op["op"], op["event"]["n"]) for op in ops] == [("event", n) for n in range(EVENTS)]
     metrics = await asyncio.to_thread(gateway.metrics)
     assert metrics.total("natsgate_replayed_events_total", source="stream") > 0
+
+
+ASKED_BEFORE = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+MOST_ASKED = 3 * MOST_PIPELINED
+SSE = "GET /events?subject={} HTTP/1.1\r\nHost: x\r\n\r\n"
+WS = (
+    "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: natsgate.v1\r\n\r\n"
+)
+
+
+async def until_steady(gateway: Gateway, name: str) -> float:
+    """Wait until a metric stays as it is; its value."""
+    seen = -1.0
+
+    async def steady() -> bool:
+        nonlocal seen
+        before, seen = seen, (await asyncio.to_thread(gateway.metrics)).total(name)
+        return before == seen
+
+    await eventually(steady, f"{name} is steady", every_s=0.3)
+    return seen
+
+
+@pytest.mark.parametrize("request_of_stream", [SSE, WS], ids=["sse", "ws"])
+async def test_a_socket_that_was_full_before_it_became_a_stream(
+    start_gateway: StartGateway, nc: Client, own_id: str, request_of_stream: str
+) -> None:
+    """Clients that ask for one answer, two, three… up to more than their sockets hold, read none of them, and then ask
+    for a stream: all that get one are behind, also the one whose socket was full to the brim just then, and are closed
+    as `slow`. Meanwhile the process does not grow."""
+    gateway = await start_gateway(LOG_BYTES=1024 * 1024, WRITE_TIMEOUT_S=6)
+    stream = request_of_stream.format(f"repo.{own_id}.x").encode()
+    if request_of_stream is WS:
+        stream += encode_op(op="subscribe", ref=1, subject=f"repo.{own_id}.x")
+    async with AsyncExitStack() as stack:
+        clients = [
+            await stack.enter_async_context(
+                TcpStream(gateway.host, gateway.port, receive_buffer_bytes=SMALL, keep=False)
+            )
+            for _ in range(MOST_ASKED)
+        ]
+        for begin in range(0, MOST_ASKED, MOST_PIPELINED):
+            for count, tcp in enumerate(clients):
+                await tcp.send(ASKED_BEFORE * min(MOST_PIPELINED, max(0, count - begin)))
+            answered = await until_steady(gateway, "natsgate_requests_waiting")
+        assert answered < MOST_ASKED, "some have to wait for their answers"
+        for tcp in clients:
+            with contextlib.suppress(ConnectionError):  # one that still waits for an answer is refused the other one
+                await tcp.send(stream)
+        opened = await until_steady(gateway, "natsgate_connections")
+        assert opened >= answered - 1
+        resident = gateway.rss_bytes()
+        await flood(nc, f"repo.{own_id}.x", flood_texts())
+
+        async def all_are() -> bool:
+            return await behind(gateway) == opened
+
+        await eventually(all_are, "all of them are behind")
+        assert gateway.rss_bytes() - resident < 8 * 1024 * 1024
+
+        async def all_closed() -> bool:
+            metrics = await asyncio.to_thread(gateway.metrics)
+            return metrics.total("natsgate_connections_closed_total", reason="slow") == opened
+
+        await eventually(all_closed, "they are closed as slow", timeout_s=30)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
@@ -63,6 +64,9 @@ def test_what_is_called_or_overridden_exists(owner: type, name: str) -> None:
         (HttpToolsProtocol.handle_websocket_upgrade, ["self.connections.discard(self)", "set_protocol(protocol)"]),
         (WebSocketsSansIOProtocol.__init__, ["handshake_initiated", "handshake_complete", "self.disconnected"]),
         (WebSocketsSansIOProtocol.run_asgi, ["self.transport.close()"]),
+        (HttpToolsProtocol.pause_writing, ["self.flow.pause_writing()"]),
+        (FlowControl.pause_writing, ["self.write_paused = True"]),
+        (WebSocketsSansIOProtocol.pause_writing, ["self.writable.clear()"]),
         (uvicorn.Server.shutdown, ["self.server_state.connections", "connection.shutdown()"]),
     ],
 )

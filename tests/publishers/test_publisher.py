@@ -162,6 +162,25 @@ async def test_cancelled_events_make_room(broker: Broker) -> None:
             assert (await waiter).sequence == 1
 
 
+async def test_events_taken_back_make_room_while_nats_is_away() -> None:
+    """While NATS is away the buffer fills; what its callers take back is gone at once, and new events are taken."""
+    settings = Settings(servers="nats://127.0.0.1:9", buffer_bytes=10_000, close_timeout_s=0.1)
+    async with Publisher(settings) as publisher:
+        futures: list[asyncio.Future[Ack]] = []
+
+        async def fill() -> None:
+            while True:
+                futures.append(await publisher.enqueue("repo.1.x", EVENT))
+
+        with pytest.raises(BufferFull):
+            await fill()
+        assert len(futures) > 2
+        for future in futures:
+            future.cancel()
+        await until(lambda: publisher.stats.buffered_events == publisher.stats.buffered_bytes == 0)
+        (await publisher.enqueue("repo.1.x", EVENT)).cancel()
+
+
 async def test_a_full_buffer_keeps_the_order(broker: Broker) -> None:
     """Events of one subject are stored in the order of their calls, also when big and small ones wait for room."""
     async with Publisher(Settings(servers=broker.url, buffer_bytes=10_000)) as publisher:
