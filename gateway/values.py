@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -78,9 +79,16 @@ def _nats_url(value: object) -> object:
 
 
 def _http_url(value: object) -> object:
-    if isinstance(value, str) and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+    if isinstance(value, str) and not (re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value) and _has_a_place(value)):
         raise ValueError("give a URL such as https://issuer.example.com/.well-known/jwks.json, without a login in it")
     return value
+
+
+def _has_a_place(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:  # a bracket without its other, a port beyond all ports
+        return False
 
 
 def _secret_text(value: object) -> object:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +28,10 @@ ONE_DOOR = {
     "websockets": {"gateway.transports.http_server"},
     "jwt": {"gateway.auth.jose"},
     "cryptography": {"gateway.auth.jose"},
-}
+    "httpx": {
+        "gateway.auth.download", "gateway.commands.address", "gateway.commands.scrape", "gateway.commands.sse_client",
+    },
+}  # fmt: skip
 
 ROOMS = {
     "gateway.settings", "gateway.auth", "gateway.metrics", "gateway.transports", "gateway.upstream",
@@ -119,3 +124,11 @@ def test_the_rules_see_a_forbidden_import(tmp_path: Path) -> None:
     module.write_text("import nats.aio\nfrom uvicorn import Config\ndef f():\n    import os.path\n", "utf-8")
 
     assert set(imports_of(module)) == {"nats.aio", "uvicorn", "uvicorn.Config", "os.path"}
+
+
+def test_who_asks_nobody_over_http_does_without_httpx() -> None:
+    """A gateway without an issuer, and the commands that talk to NATS, do not wait for it to be loaded."""
+    modules = "gateway.cli, gateway.server, gateway.commands.publish, gateway.commands.check, gateway.commands.revoke"
+    loaded = f"import sys, {modules}; print(sorted({{'httpx', 'nats'}} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "['nats']\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import math
 import ssl
 import time
@@ -10,12 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.commands.sse_client import Address
+import httpx
+
+from gateway.commands.address import Address
 from gateway.core.errors import GatewayError
+from gateway.http_client import HEADERS, reason
 from gateway.metrics import read_page
 
 TIMEOUT_S = 2.0
-"""How long a replica may take to answer."""
+"""How long a replica may take for each step of an answer: to be reached, and to send more of it."""
 
 TIMED_OUT = "no answer in time"
 LARGEST_PAGE_BYTES = 16 * 2**20
@@ -44,13 +46,24 @@ class Look:
     buckets: dict[str, Buckets] = field(default_factory=dict)
 
 
-def look(address: Address) -> Look:
+def client() -> httpx.Client:
+    """What `look` asks by: one for each thread. A connection serves one look: a kept one may be a dead replica's."""
+    return httpx.Client(
+        headers=HEADERS,
+        limits=httpx.Limits(max_keepalive_connections=0),
+        timeout=TIMEOUT_S,
+        trust_env=False,
+        verify=ssl.create_default_context(),
+    )
+
+
+def look(http: httpx.Client, address: Address) -> Look:
     """Fetch and read a replica's metrics.
 
     Raises:
         Unseen: it does not answer, or not with metrics of a natsgate.
     """
-    page = _fetch(address)
+    page = _fetch(http, address)
     seen = Look(time.monotonic())
     try:
         for name, labels, value in read_page(page):
@@ -68,30 +81,25 @@ def look(address: Address) -> Look:
     return seen
 
 
-def _fetch(address: Address) -> str:
+def _fetch(http: httpx.Client, address: Address) -> str:
     path = address.base if address.base.endswith("/metrics") else address.base + "/metrics"
-    connection: http.client.HTTPConnection
-    if address.tls:
-        context = ssl.create_default_context()
-        connection = http.client.HTTPSConnection(address.host, address.port, timeout=TIMEOUT_S, context=context)
-    else:
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT_S)
+    body = bytearray()
     try:
-        connection.request("GET", path, headers={"Accept": "text/plain"})
-        answer = connection.getresponse()
-        body = answer.read(LARGEST_PAGE_BYTES)
-    except TimeoutError:
+        with http.stream("GET", address.origin + path, headers={"Accept": "text/plain"}) as answer:
+            for piece in answer.iter_raw():
+                body += piece
+                if len(body) > LARGEST_PAGE_BYTES:
+                    raise Unseen("what it sends has no end")
+    except httpx.TimeoutException:
         raise Unseen(TIMED_OUT) from None
-    except OSError as error:
-        raise Unseen((error.strerror or str(error)).lower()) from None
-    except http.client.HTTPException:
-        raise Unseen("that is no HTTP") from None
-    finally:
-        connection.close()
-    if answer.status == 404:
+    except httpx.RemoteProtocolError:
+        raise Unseen("it sends no HTTP, or half an answer") from None
+    except (httpx.HTTPError, OSError, UnicodeError) as error:
+        raise Unseen(reason(error).lower()) from None
+    if answer.status_code == 404:
         raise Unseen("no /metrics there (METRICS_LISTEN moves them)")
-    if answer.status != 200:
-        raise Unseen(f"it answers {answer.status}")
+    if answer.status_code != 200:
+        raise Unseen(f"it answers {answer.status_code}")
     return body.decode("utf-8", "replace")
 
 

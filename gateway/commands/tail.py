@@ -11,8 +11,9 @@ from random import Random
 from typing import Any
 from urllib.parse import quote
 
+from gateway.commands.address import Address, parse_address
 from gateway.commands.outcome import CommandFailed, NatsNotReached
-from gateway.commands.sse_client import Address, Broken, Refused, SseConnection, parse_address
+from gateway.commands.sse_client import Broken, Refused, SseConnection
 from gateway.core.schedule import backoff
 from gateway.core.sse_reader import NotAnEventStream, SseEvent, SseReader
 

@@ -10,9 +10,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TextIO
 
+from gateway.commands.address import Address, parse_address
 from gateway.commands.outcome import EXIT_DONE, EXIT_NOT_REACHED
-from gateway.commands.scrape import TIMED_OUT, TIMEOUT_S, Look, Unseen, look
-from gateway.commands.sse_client import Address, parse_address
+from gateway.commands.scrape import TIMED_OUT, TIMEOUT_S, Look, Unseen, client, look
 from gateway.commands.top_table import Row, table
 
 WAITING = "…"
@@ -43,12 +43,13 @@ class Top:
             threading.Thread(target=self._watch, args=(number, address), daemon=True).start()
 
     def _watch(self, number: int, address: Address) -> None:
+        http = client()
         while True:
             before = self._rows[number].now
             now: Look | None = None
             trouble = ""
             try:
-                now = look(address)
+                now = look(http, address)
             except Unseen as unseen:
                 trouble = str(unseen)
             with self._changed:

@@ -67,7 +67,7 @@ async def test_a_key_for_no_algorithm_is_left_out(start_gateway: StartGateway, i
 async def test_a_fault_in_fetching_ends_nothing() -> None:
     """Whatever goes wrong in a fetch is told as its trouble, and whoever keeps the keys fresh goes on."""
     loop = asyncio.get_running_loop()
-    jwks = Jwks("no URL at all", random=Random(1), log=logger(), changed=lambda: None, now=loop.time)
+    jwks = Jwks("http://[", random=Random(1), log=logger(), changed=lambda: None, now=loop.time)
     await jwks.refresh()
     assert jwks.trouble.startswith("a fault in natsgate: ValueError")
     assert (jwks.loaded, jwks.fetches["failed"]) == (False, 1)

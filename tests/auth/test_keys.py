@@ -107,6 +107,8 @@ WRONG: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
         ("JWT_PUBLIC_KEY", "Ed25519"),
     ),
     "no URL": ({"JWKS_URL": "issuer.example.com/keys"}, ("JWKS_URL", "https://")),
+    "no port": ({"JWKS_URL": "https://issuer.example.com:99999/keys"}, ("JWKS_URL", "https://")),
+    "half a host": ({"JWKS_URL": "https://[::1/keys"}, ("JWKS_URL", "https://")),
     "a file": ({"JWKS_URL": "file:///etc/passwd"}, ("JWKS_URL", "https://")),
     "a login": ({"JWKS_URL": "https://me:shibboleth@issuer.example.com/keys"}, ("JWKS_URL", "login")),
     "an empty issuer": ({"JWT_SECRET": SECRET, "JWT_ISSUER": ""}, ("JWT_ISSUER",)),

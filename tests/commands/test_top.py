@@ -23,6 +23,7 @@ from tests.support.command import NATSGATE, environment, natsgate
 from tests.support.fleet import Fleet
 from tests.support.flow import Flow
 from tests.support.frozen import frozen
+from tests.support.jwks_server import Answer, JwksServer, endless, raw, whole
 from tests.support.nats_server import NatsServer
 from tests.support.ports import free_port
 from tests.support.sse import SseClient
@@ -113,6 +114,28 @@ async def test_numbers_that_are_none_are_no_metrics() -> None:
         done = await asyncio.to_thread(natsgate, "top", "--once", "--url", f"http://127.0.0.1:{port}", settings={})
     assert done.returncode == 3
     assert "no metrics" in done.stdout.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (raw(b""), "no HTTP, or half an answer"),
+        (raw(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), "no HTTP, or half an answer"),
+        (whole(b"", status="307 Elsewhere", headers="location: /metrics/\r\n"), "it answers 307"),
+        (endless(b"HTTP/1.1 200 OK\r\n\r\n", b"#" * 2**20), "has no end"),
+    ],
+)
+async def test_answers_that_are_no_page(answer: Answer, said: str) -> None:
+    """Each way to be no page is told in a few words, and no proxy of the environment is asked."""
+    async with JwksServer() as server, JwksServer() as proxy:
+        server.answer = answer
+        url, variables = server.url.removesuffix("/jwks.json"), {"http_proxy": proxy.url}
+        done = await asyncio.to_thread(
+            natsgate, "top", "--once", "--interval", "0.1", "--url", url, settings={}, variables=variables
+        )
+        assert proxy.requests == 0
+    assert done.returncode == 3, done
+    assert said in done.stdout
 
 
 @pytest.mark.parametrize("lines", [1, 2])

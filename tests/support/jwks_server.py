@@ -101,6 +101,15 @@ def whole(body: bytes, *, status: str = "200 OK", headers: str = "") -> Answer:
     return answer
 
 
+def raw(data: bytes) -> Answer:
+    """These very bytes, then the end of the connection."""
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+
+    return answer
+
+
 def endless(first: bytes, again: bytes, *, pause_s: float = 0) -> Answer:
     """An answer that begins and never ends; with a pause, drop by drop."""
 
