@@ -68,16 +68,26 @@ class CatchUp:
 
     def _turn(self) -> None:
         self._due = False
-        self._course.flush()
+        try:
+            self._course.flush()
+            self._read_on()
+        finally:
+            if self._queue:
+                self._soon()
+
+    def _read_on(self) -> None:
         budget = TURN_BYTES
         turns = len(self._queue)
         while turns and budget > 0:
             turns -= 1
             reader = self._queue.popleft()
-            if reader.place is Place.BEHIND:
+            if reader.place is not Place.BEHIND:
+                continue
+            try:
                 budget -= self._read(reader)
-        if self._queue:
-            self._soon()
+            except Exception:  # a fault of ours, which the loop logs: its client comes back where it was
+                reader.sink.failed()
+                raise
 
     def _read(self, reader: Reader) -> int:
         """Let a reader read a slice; what that cost of the turn's budget."""

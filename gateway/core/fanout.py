@@ -10,6 +10,7 @@ from gateway.core.event import Event
 from gateway.core.feed import Feed
 from gateway.core.index import FilterTree
 from gateway.core.log import Log
+from gateway.core.reader import Reader
 
 
 class Delivered:
@@ -47,7 +48,11 @@ class FanOut:
         self.running = False
 
     def write(self, events: list[Event]) -> bool:
-        """Write events to the live readers that want them; whether any does."""
+        """Write events to the live readers that want them; whether any does.
+
+        A fault of ours ends the connections of those who were to get the same bytes: who of them has got them is not
+        known, but each knows where it was, and comes back there. The others get theirs; then it is raised.
+        """
         wanted: dict[Feed, list[Event]] = {}
         feeds_of = self._tree.feeds_of
         # All of them are checked, also what nobody wants: a producer's mistake is to show before somebody looks.
@@ -58,15 +63,22 @@ class FanOut:
         if not wanted:
             return False
         now = self._now()
+        fault: Exception | None = None
+        failed: list[Reader] = []
         self.running = True
         try:
             for feed, batch in wanted.items():
                 for dialect, audience in feed.live.items():
                     readers = audience.readers
                     if readers:
-                        data = dialect.events(feed, batch)
-                        for reader in readers:
-                            reader.write(data)
+                        try:
+                            data = dialect.events(feed, batch)
+                            for reader in readers:
+                                reader.write(data)
+                        except Exception as error:
+                            fault = error
+                            failed += readers
+                            continue
                         audience.events += len(batch)
                         audience.bytes += len(data)
                         self.delivered[dialect.transport].add(len(batch) * len(readers), len(data) * len(readers))
@@ -75,4 +87,8 @@ class FanOut:
                     self._log.charge(event)
         finally:
             self.running = False
+        for reader in failed:
+            reader.sink.failed()
+        if fault is not None:
+            raise fault
         return True

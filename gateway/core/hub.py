@@ -303,10 +303,13 @@ class Hub:
         if self.log.base > self.flushed:
             self._overrun()
         wrote = False
+        fault: Exception | None = None
         while self.flushed < self.log.head:
             events, upto = self.log.window(self.flushed, FLUSH_EVENTS, FLUSH_BYTES)
             try:
                 wrote = self.fan_out.write(events) or wrote
+            except Exception as error:  # told below: what else has come is not to wait for the next event
+                fault = error
             finally:
                 # Whatever happens, nobody is written the same twice.
                 self.flushed = upto
@@ -317,6 +320,8 @@ class Hub:
         self._wake_ahead()
         if wrote and self.on_flush is not None:
             self.on_flush()
+        if fault is not None:
+            raise fault
 
     def _wake_ahead(self) -> None:
         for reader in self._ahead.reached(self.flushed):

@@ -67,7 +67,7 @@ class Ranges:
         hub = self._hub
         position = min(reader.cursor for reader in readers)
         parts = 0
-        async for part in self._reads.forward(patterns, position, hub.log.base):
+        async for part in self._reads.forward(patterns, position, hub.log.base, life=hub.log.incarnation):
             if life != hub.life:
                 return
             await self._hand_out(part, readers, position)

@@ -141,14 +141,17 @@ class StreamReads:
             question |= {"seq": after + 1, "up_to_seq": upto}
         return await self._read(question)
 
-    async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[Part]:
+    async def forward(self, patterns: Sequence[str], after: int, until: int, *, life: str) -> AsyncIterator[Part]:
         """Read (after, until] for some filters, in order.
+
+        Args:
+            life: the incarnation of the stream that is meant.
 
         Yields:
             parts that follow each other without a gap.
 
         Raises:
-            UpstreamAway: NATS is away, or the replicas lag behind their leader for too long.
+            UpstreamAway: NATS is away, the replicas lag behind their leader for too long, or it is another stream now.
             UpstreamRefused: the server says no.
         """
         patience = LAG_PATIENCE
@@ -169,7 +172,10 @@ class StreamReads:
             if upto > after:
                 patience = LAG_PATIENCE
                 # Asked after the read: what the stream keeps now it kept then, so from there on nothing is lacking.
-                floor = max(after, (await self.api.info()).first - 1)
+                state = await self.api.info()
+                if state.incarnation != life:
+                    raise UpstreamAway(f"the stream {self._stream} was made anew while it was read")
+                floor = max(after, state.first - 1)
                 upto = max(upto, floor)
                 yield Part([found[sequence] for sequence in sorted(found) if floor < sequence <= upto], floor, upto)
                 after = upto

@@ -37,7 +37,7 @@ class Refill:
     async def upto(self, until: int) -> None:
         """Read from the stream what lies between the log's head and `until`."""
         log = self._hub.log
-        async for part in self._reads.forward((">",), log.head, until):
+        async for part in self._reads.forward((">",), log.head, until, life=log.incarnation):
             if part.floor > log.head:
                 self.begin_at(part.floor)  # purged while it was read
             for message in part.messages:

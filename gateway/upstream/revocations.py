@@ -307,7 +307,7 @@ async def read_on(
     for _ in range(PASSES):
         if position >= state.last:
             break
-        async for part in reads.forward((">",), position, state.last):
+        async for part in reads.forward((">",), position, state.last, life=life):
             for each in part.messages:
                 headers, stored_at = split_headers(each.headers)
                 written_at = time.time() if stored_at is None else stored_at

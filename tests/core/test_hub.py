@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +14,7 @@ from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
 from gateway.core.dialect import SSE
 from gateway.core.feed import Feeds
-from gateway.core.hub import Hub
+from gateway.core.hub import FLUSH_EVENTS, Hub
 from gateway.core.log import Log
 from gateway.core.reader import Place, Reader
 from gateway.core.start import NOW, Start
@@ -51,6 +52,7 @@ class Client:
         self.writes = 0
         self.room = 10**9
         self.paused = False
+        self.failures = 0
         self.reader = Reader(hub.feeds.acquire([filter_of(filters)]), SSE, self, self.write, start)
         hub.join(self.reader)
 
@@ -76,7 +78,8 @@ class Client:
         raise AssertionError(why)
 
     def failed(self) -> None:
-        """Nothing is refused in these tests."""
+        self.failures += 1
+        self.hub.leave(self.reader)
 
     def reached_head(self, reader: Reader) -> None:
         """None of these asks for it."""
@@ -257,3 +260,52 @@ def test_every_reader_gets_its_events_once_and_in_order_whatever_happens(
             assert client.seen == expected[: len(client.seen)]
         else:
             assert client.seen == expected
+
+
+class Fault(Exception):
+    """Of ours."""
+
+
+class FaultyClient(Client):
+    """One whose writing fails, sooner or later."""
+
+    def write(self, data: bytes) -> None:
+        if b"x-%d\n" % self.fails_at in data:
+            raise Fault
+        super().write(data)
+
+    def __init__(self, hub: Hub, filters: str, cursor: int | None = None, *, fails_at: int) -> None:
+        self.fails_at = fails_at
+        super().__init__(hub, filters, cursor)
+
+
+def test_a_fault_in_a_fan_out_is_never_a_silent_hole() -> None:
+    """Where writing fails, those who were to get the same bytes are ended, and come back where they were; the others
+    have all of it, what came behind it too, and the fault is raised."""
+    hub, loop = hub_with()
+    hub.opened()
+    before, faulty, behind = Client(hub, "repo.1.>"), FaultyClient(hub, "repo.1.>", fails_at=2), Client(hub, "repo.1.>")
+    other = Client(hub, "repo.>")
+    store(hub, "repo.1.x")
+    loop.settle()
+    store(hub, "repo.1.x", FLUSH_EVENTS + 10)
+    with pytest.raises(Fault):
+        loop.turn()
+    assert [client.failures for client in (before, faulty, behind, other)] == [1, 1, 1, 0]
+    assert other.seen == list(range(1, FLUSH_EVENTS + 12))
+    for client in (before, behind):
+        assert client.seen in ([1], list(range(1, FLUSH_EVENTS + 2)))
+
+
+def test_a_fault_while_one_catches_up_ends_that_one_only() -> None:
+    """The others that read forward go on in the next turn."""
+    hub, loop = hub_with()
+    hub.opened()
+    store(hub, "repo.1.x", 5)
+    loop.settle()
+    faulty, behind = FaultyClient(hub, "repo.1.>", 0, fails_at=1), Client(hub, "repo.1.>", 0)
+    with pytest.raises(Fault):
+        loop.turn()
+    loop.settle()
+    assert (faulty.failures, behind.failures) == (1, 0)
+    assert behind.seen == [1, 2, 3, 4, 5]

@@ -53,7 +53,8 @@ class Reads:
     async def after(self, sequence: int, pattern: str, *, most: int) -> Batch:
         return Batch([], STORED - sequence)
 
-    async def forward(self, patterns: Sequence[str], after: int, until: int) -> AsyncIterator[Part]:
+    async def forward(self, patterns: Sequence[str], after: int, until: int, *, life: str) -> AsyncIterator[Part]:
+        assert life == "x"
         while after < until:
             await asyncio.sleep(0)  # a read takes a turn of the loop, in which readers stall and come back
             upto = min(after + 1000, until)
