@@ -324,8 +324,6 @@ def _check_ws_query(query: StreamQuery, spec: RouteSpec | None, *, raw: bool) ->
         return
     if spec is None and (query.subjects or query.start != NOW):
         raise BadRequest('On /ws a feed is asked for in a message: {"op":"subscribe","ref":1,"subject":"repo.42.>"}.')
-    if query.start.until_head:
-        raise BadRequest("until=head is for Server-Sent Events and raw WebSocket routes.")
 
 
 def _path_of(body: bytes) -> str | None:

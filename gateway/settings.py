@@ -32,6 +32,7 @@ from pydantic import (
 from gateway.complaint import complaint
 from gateway.core.errors import ConfigError
 from gateway.core.routes import RouteSpec
+from gateway.core.subjects import OWN_SUBJECTS
 from gateway.given import PREFIX, from_environment, from_file
 from gateway.values import (
     Address,
@@ -224,6 +225,14 @@ class Settings(BaseModel):
                 f"auth: none on {self.listen} would show every event to everybody who can reach it; "
                 "listen on 127.0.0.1, or set NATSGATE_INSECURE=true if that is what you want"
             )
+        for setting, first in (
+            ("live_prefix", self.live_prefix.split(".")[0]),
+            *(("roots", each) for each in self.roots),
+        ):
+            if first in OWN_SUBJECTS:
+                raise ValueError(
+                    f"{setting}: {first} is for what NATS and natsgate say to each other; choose another name"
+                )
         if self.live_prefix.split(".")[0] in self.roots:
             raise ValueError(
                 "live_prefix: it begins with a root, so the stream would store what it republishes; choose another"

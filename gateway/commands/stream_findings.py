@@ -47,9 +47,6 @@ def _retention(name: str, config: dict[str, Any]) -> list[Finding]:
     if 0 < size < FEWEST_BYTES:
         text = f"stream {name} keeps {show_size(size)} only, less than a client's reconnect may need"
         found.append(problem("stream", text, "run: natsgate provision --max-bytes 1GiB"))
-    if config.get("retention", "limits") != "limits":
-        text = f"stream {name} has retention {config['retention']}: events go before clients have come back for them"
-        found.append(problem("stream", text, "run: natsgate provision"))
     if config.get("sealed"):
         text = f"stream {name} is sealed: nothing can be stored in it"
         found.append(problem("stream", text, f"delete it (nats stream rm {name}) and run: natsgate provision"))

@@ -212,9 +212,11 @@ class Hub:
             begin = self.log.cursor(reader.cursor)
         reader.cursor = upto
         reader.gaps += 1
+        reader.replayed_before += reader.replayed
+        reader.replayed = reader.snapshot = 0
         self.gaps[reason] += 1
         self.tell(reader, control.gap(reason, begin, self.log.cursor(upto), moves=not snapshot))
-        reader.sink.gapped()
+        reader.sink.gapped(reader)
 
     def brought(self, reader: Reader, cursor: int) -> None:
         """A READING reader stands here now, and goes on by itself."""

@@ -80,8 +80,8 @@ class Sink(Protocol):
     @property
     def identity(self) -> dict[str, Any]: ...
 
-    def gapped(self) -> None:
-        """A gap was told; a connection that cannot go on with one ends."""
+    def gapped(self, reader: Reader) -> None:
+        """A gap was told to this reader; a connection that cannot go on with one ends."""
 
     def failed(self) -> None:
         """What one of its readers asks cannot be served, for a reason that is ours; the connection ends."""
@@ -108,7 +108,8 @@ class Reader:
         write: takes bytes for the socket; never blocks, never raises.
         announced: whether `ready` was written.
         events, bytes: what was written of events. Without meaning while LIVE: see `Audience`.
-        replayed, snapshot: events written by reading forward, and as a snapshot.
+        replayed, snapshot: events written by reading forward, and as a snapshot, since the last gap.
+        replayed_before: those that were read forward before it.
         shown: where in a snapshot it is: the last sequence shown, and what the snapshot is true for. None: in none.
         refusals: how often the stream refused what only this reader asks.
         gaps: how many were told.
@@ -128,6 +129,7 @@ class Reader:
         "place",
         "refusals",
         "replayed",
+        "replayed_before",
         "shown",
         "sink",
         "snapshot",
@@ -158,6 +160,7 @@ class Reader:
         self.events = 0
         self.bytes = 0
         self.replayed = 0
+        self.replayed_before = 0
         self.snapshot = 0
         self.shown: tuple[int, int] | None = None
         self.refusals = 0
@@ -184,5 +187,5 @@ class Tally:
         """Count a reader that has left."""
         self.events += reader.events
         self.bytes += reader.bytes
-        self.replayed += reader.replayed
+        self.replayed += reader.replayed + reader.replayed_before
         self.gaps += reader.gaps

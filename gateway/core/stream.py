@@ -88,6 +88,11 @@ class StreamShape:
             )
         elif republish.get("headers_only"):
             found.append(f"stream {self.name} republishes headers only; run: natsgate provision")
+        if config.get("retention", "limits") != "limits":
+            found.append(
+                f"stream {self.name} has retention {config['retention']}: events go before clients have come back for "
+                "them; run: natsgate provision"
+            )
         if not config.get("allow_direct"):
             found.append(f"stream {self.name} does not allow direct gets; run: natsgate provision")
         return found

@@ -22,6 +22,10 @@ MAX_FILTER_TOKENS = 32
 LEAST_SUBJECT_TOKENS = 3
 """An event's subject is `<root>.<id>.<event type>`."""
 
+OWN_SUBJECTS = frozenset({"_INBOX", "natsgate"})
+"""First tokens of what NATS and natsgate say to each other: answers, and questions to services. Stored and republished,
+they would be events for everybody, and the stream would answer questions that are not its."""
+
 INBOX_ROOT = "inbox"
 """What clients send to services: stored, never subscribable through the gateway."""
 

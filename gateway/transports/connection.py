@@ -123,7 +123,7 @@ class Connection(asyncio.Protocol):
 
     # Life
 
-    def gapped(self) -> None:
+    def gapped(self, reader: Reader) -> None:
         """A gap was told. Most connections go on."""
 
     def failed(self) -> None:
@@ -131,7 +131,8 @@ class Connection(asyncio.Protocol):
         self.end(Closing.INTERNAL_ERROR)
 
     def reached_head(self, reader: Reader) -> None:
-        """A reader that was to end at the head is there."""
+        """A reader that was to end at the head is there, and with it the connection."""
+        self.end(Closing.DONE)
 
     def checkpoint(self, reader: Reader, now: float) -> None:
         """Tell a live reader where it stands when nothing came for a while, so that its cursor does not age out."""

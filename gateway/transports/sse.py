@@ -82,9 +82,6 @@ class SseConnection(Connection):
             self.touched_at = now
             self.write(sse.HEARTBEAT)
 
-    def reached_head(self, reader: Reader) -> None:
-        self.end(Closing.DONE)
-
     def data_received(self, data: bytes) -> None:
         """An EventSource has nothing more to say: what comes is not kept, and who goes on is cut."""
         self._said += len(data)

@@ -71,11 +71,11 @@ class RawConnection(WebSocketConnection):
     def turned_away(self, error: ClientError, ref: Ref) -> None:
         self.refuse(error)
 
-    def gapped(self) -> None:
-        self.end(Closing.GAP)  # bare events have no word for it
-
-    def reached_head(self, reader: Reader) -> None:
-        self.end(Closing.DONE)
+    def gapped(self, reader: Reader) -> None:
+        # Bare events have no word for it. Who named no cursor and has seen none yet misses nothing in between, and
+        # would come back to the same gap for ever.
+        if reader.announced or reader.events or reader.start.cursor is not None:
+            self.end(Closing.GAP)
 
     def message(self, text: bytes) -> None:
         try:

@@ -108,7 +108,7 @@ class Ranges:
         hub = self._hub
         if reader.start.snapshot:
             return False  # it is looked at again: its gap brings a snapshot
-        if reader.announced or reader.start.cursor is not None or reader.replayed:
+        if reader.announced or reader.start.cursor is not None or reader.events:
             self._outcomes["gap"] += 1
             hub.gap(reader, "expired", floor)
         else:

@@ -71,7 +71,7 @@ class Client:
             self.paused = False
             self.hub.resume(self.reader)
 
-    def gapped(self) -> None:
+    def gapped(self, reader: Reader) -> None:
         """Clients of these tests go on."""
 
     def end(self, why: Closing) -> None:

@@ -108,7 +108,7 @@ class Client:
         self.paused = False
         self.hub.resume(self.reader)
 
-    def gapped(self) -> None:
+    def gapped(self, reader: Reader) -> None:
         assert self.may_gap, "nothing is gone"
         self.gaps += 1
 

@@ -64,6 +64,21 @@ def wrong(settings: Mapping[str, object], config: Path | None = None) -> str:
     return line
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "first"),
+    [
+        ("LIVE_PREFIX", "natsgate.live", "natsgate"),
+        ("ROOTS", "repo,natsgate", "natsgate"),
+        ("ROOTS", "_INBOX", "_INBOX"),
+    ],
+)
+def test_what_nats_and_natsgate_say_to_each_other_is_no_event(name: str, value: str, first: str) -> None:
+    """Questions to services and answers are not to be stored: their first tokens are no roots and no prefixes."""
+    line = wrong({**NOWHERE, name: value})
+    assert f"NATSGATE_{name}" in line
+    assert f"{first} is for what NATS and natsgate say to each other" in line
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_value_names_its_setting(name: str) -> None:
     """One line says which setting is wrong."""

@@ -315,6 +315,41 @@ async def test_a_gap_closes_a_raw_connection(scene: Scene) -> None:
         assert (await told.answer_close()).close_code == 4100
 
 
+@pytest.mark.parametrize("query", ["since=all", "snapshot=true"])
+async def test_a_gap_before_anything_else_does_not_close_a_raw_connection(scene: Scene, query: str) -> None:
+    """Who asks for more than `REPLAY_LIMIT` or `SNAPSHOT_LIMIT` gives would meet the same gap whenever it came back: it
+    goes on live, and with control it is told."""
+    table = ['name = "raw"', 'path = "/raw/{id}"', 'transports = ["ws"]', 'subjects = ["repo.{id}.>"]']
+    gateway = await scene.gateway(config=routes([*table, 'framing = "raw"']), REPLAY_LIMIT=2, SNAPSHOT_LIMIT=2)
+    await scene.store(6, [f"repo.{scene.id}.{n}" for n in range(6)])
+    async with (
+        RawWebSocket(gateway.url, f"/raw/{scene.id}?{query}", subprotocol=None) as bare,
+        RawWebSocket(gateway.url, f"/raw/{scene.id}?{query}&control=true", subprotocol=None) as told,
+    ):
+        frames = [(await told.next_text()).json() for _ in range(2)]
+        assert [frame["natsgate"] for frame in frames] == ["gap", "ready"]
+        assert frames[0]["reason"] == "too_far"
+        assert frames[0]["to"] == frames[1]["cursor"]
+        await scene.publish('{"n":"live"}')
+        assert (await told.next_text()).json() == (await bare.next_text()).json() == {"n": "live"}
+
+
+async def test_a_second_ready_counts_what_came_behind_the_gap(scene: Scene) -> None:
+    """`replayed` and `snapshot` of a `ready` are of what came since the gap before it."""
+    gateway = await scene.gateway()
+    await scene.store(3, [f"repo.{scene.id}.{n}" for n in range(3)])
+    begin = moved(await scene.cursor_now(gateway), lambda sequence: sequence - 2)
+    async with scene.client(gateway, begin, query={"snapshot": "true"}) as page:
+        replayed, ready = await up_to_ready(page)
+        assert (len(replayed), ready.json()["replayed"], ready.json()["snapshot"]) == (2, 2, 0)
+        await scene.recreate()
+        await scene.store(3, [f"repo.{scene.id}.{each}" for each in "abc"])
+        while (told := await page.next_event()).type != "natsgate.gap":
+            assert told.type == "natsgate.state"
+        shown, ready = await up_to_ready(page)
+        assert (len(shown), ready.json()["replayed"], ready.json()["snapshot"]) == (3, 0, 3)
+
+
 async def test_a_purge_in_an_outage(scene: Scene) -> None:
     """Purged while a replica could not see it (frozen, its connections cut): connected clients get `expired`."""
     gateway = await scene.gateway()

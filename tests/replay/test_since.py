@@ -11,7 +11,7 @@ from tests.conftest import StartGateway
 from tests.replay.coming_back import NO_LOG, cursor_now, up_to_ready
 from tests.support.flow import store
 from tests.support.follower import assert_same
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import fetch_async
 from tests.support.producer import publish
 from tests.support.raw_ws import RawWebSocket, encode_op
@@ -107,6 +107,18 @@ async def test_until_head_ends(
         assert closing.type == "natsgate.closing"
         assert (closing.json()["reason"], closing.json()["reconnect"]) == ("done", False)
         assert sse.ended
+
+
+async def test_until_head_of_a_websocket_route(start_gateway: StartGateway, nc: Client, own_id: str) -> None:
+    """A route takes the same query by WebSocket: what is stored, then `ready`, then `closing` and 1000 with `done`."""
+    table = ['name = "w"', 'path = "/w/{id}"', 'transports = ["ws"]', 'subjects = ["repo.{id}.>"]']
+    gateway = await start_gateway(config=routes(table))
+    await store(nc, [f"repo.{own_id}.x"], 3)
+    async with RawWebSocket(gateway.url, f"/w/{own_id}?since=all&until=head") as board:
+        ops = [(await board.next_text()).json() for _ in range(7)]
+        assert [op["op"] for op in ops] == ["hello", "subscribed", "event", "event", "event", "ready", "closing"]
+        assert (ops[6]["reason"], ops[6]["reconnect"]) == ("done", False)
+        assert (await board.close_frame()).close_code == 1000
 
 
 async def test_until_head_with_a_cursor(gateway: Gateway, nc: Client, own_id: str) -> None:
