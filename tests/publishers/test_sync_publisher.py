@@ -18,6 +18,7 @@ import pytest
 from publishers import BufferFull, FlushTimeout, PublisherClosed, PublishTimeout, Settings, SyncPublisher, wire
 from publishers.sync_publisher import _Loop
 from tests.publishers.broker import Broker
+from tests.support.eventually import wait_until
 
 FORKS = """
 import os, sys, threading
@@ -212,14 +213,18 @@ async def test_enqueue_flush_and_emit(broker: Broker) -> None:
 
 
 def test_without_nats() -> None:
-    """Without NATS: time-outs, a full buffer and a close in time, all with clear errors, and no thread stays."""
+    """Without NATS: time-outs, a full buffer and a close in time, all with clear errors; what is taken back makes room,
+    and no thread stays."""
     publisher = SyncPublisher(Settings(servers="nats://127.0.0.1:9", buffer_bytes=5_000))
     with pytest.raises(PublishTimeout, match="NATS is away"):
         publisher.publish("repo.1.x", {}, timeout_s=0.05)
     future = publisher.enqueue("repo.1.x", {})
-    publisher.enqueue("repo.1.x", {}).cancel()
+    more = publisher.enqueue("repo.1.x", {})
     with pytest.raises(BufferFull, match="buffer_bytes=5000"):
         publisher.enqueue("repo.1.x", {})
+    more.cancel()
+    wait_until(lambda: publisher.stats.buffered_events == 1, "what was taken back is gone")
+    publisher.enqueue("repo.1.x", {})
     with pytest.raises(FlushTimeout):
         publisher.close(0.05)
     with pytest.raises(PublishTimeout, match="closed"):
