@@ -85,7 +85,8 @@ class Delivery:
             self._last_number += 1
             entry.number = self._last_number
             self.outbox.add(entry)
-            entry.outcome.add_done_callback(lambda outcome: self._taken_back(entry))
+            entry.outcome.number = entry.number
+            entry.outcome.taken_back = self._taken_back
             self._sendable.set()
         finally:
             if room is not None:
@@ -101,9 +102,10 @@ class Delivery:
         if entry.number in self.outbox.entries:
             self._remove(entry)
 
-    def _taken_back(self, entry: Entry) -> None:
+    def _taken_back(self, number: int) -> None:
         # Its room is free at once: a caller who sheds load while NATS is away takes old events back for new ones.
-        if entry.outcome.cancelled() and entry.number not in self.outbox.flying:
+        entry = self.outbox.entries.get(number)
+        if entry is not None and number not in self.outbox.flying:
             self.drop(entry)
 
     def may_be_stored(self, entry: Entry) -> bool:

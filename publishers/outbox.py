@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +20,27 @@ class Ack(NamedTuple):
     duplicate: bool
 
 
+class Outcome(asyncio.Future[Ack]):
+    """The future of an event's acknowledgement. Whoever cancels it takes the event back.
+
+    Attributes:
+        number: the event's.
+        taken_back: called with it when that happens. (A callback of the future would cost every event a turn.)
+    """
+
+    __slots__ = ("number", "taken_back")
+
+    number: int
+    taken_back: Callable[[int], object]
+
+    def cancel(self, msg: object = None) -> bool:
+        """See `asyncio.Future.cancel`."""
+        cancelled = super().cancel(msg)
+        if cancelled and hasattr(self, "taken_back"):
+            self.taken_back(self.number)
+        return cancelled
+
+
 @dataclass(slots=True, eq=False)
 class Entry:
     """One event on its way; times are the loop's clock in seconds."""
@@ -27,7 +49,7 @@ class Entry:
     subject: str
     data: bytes
     header: bytes
-    outcome: asyncio.Future[Ack]
+    outcome: Outcome
     size_bytes: int
     attempts: int = 0
     first_sent_s: float = 0.0

@@ -12,7 +12,7 @@ from publishers import message, wire
 from publishers.delivery import Delivery
 from publishers.errors import FlushTimeout, NatsUnreachable, PublisherClosed
 from publishers.link import check_files
-from publishers.outbox import ENTRY_OVERHEAD_BYTES, Ack, Entry
+from publishers.outbox import ENTRY_OVERHEAD_BYTES, Ack, Entry, Outcome
 from publishers.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -243,6 +243,6 @@ class Publisher:
     ) -> Entry:
         data = message.encode(subject, event, max_event_bytes=self.settings.max_event_bytes)
         header = message.header_block(subject, event, msg_id=msg_id, own=own_headers)
-        outcome = asyncio.get_running_loop().create_future()
+        outcome = Outcome(loop=asyncio.get_running_loop())
         size_bytes = ENTRY_OVERHEAD_BYTES + len(subject) + len(header) + len(data)
         return Entry(0, subject, data, header, outcome, size_bytes)

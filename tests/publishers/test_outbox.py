@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publishers.outbox import Ack, Entry, Outbox
+from publishers.outbox import Ack, Entry, Outbox, Outcome
 
 SUBJECTS = st.lists(st.sampled_from(["repo.1.x", "repo.2.x", "task.1.x"]), min_size=1, max_size=20)
 CHAOS = st.lists(st.sampled_from(["store", "refuse", "store, answer lost", "line lost"]), max_size=60)
@@ -21,7 +21,7 @@ def test_order_and_count_hold(subjects: list[str], chaos: list[str], window: int
     try:
         outbox = Outbox(limit_bytes=10_000, max_in_flight=window, max_in_flight_per_subject=1)
         for number, subject in enumerate(subjects, 1):
-            outbox.add(Entry(number, subject, b"", b"", loop.create_future(), 100))
+            outbox.add(Entry(number, subject, b"", b"", Outcome(loop=loop), 100))
         assert outbox.size_bytes == 100 * len(subjects)
         stored: list[Entry] = []
         fates = iter(chaos)
@@ -58,7 +58,7 @@ def test_a_wider_window_resends_in_order() -> None:
     loop = asyncio.new_event_loop()
     try:
         outbox = Outbox(limit_bytes=10_000, max_in_flight=10, max_in_flight_per_subject=3)
-        entries = [Entry(n, "repo.1.x", b"", b"", loop.create_future(), 1) for n in range(1, 6)]
+        entries = [Entry(n, "repo.1.x", b"", b"", Outcome(loop=loop), 1) for n in range(1, 6)]
         for entry in entries:
             outbox.add(entry)
         first, second, third = outbox.take(), outbox.take(), outbox.take()
@@ -84,7 +84,7 @@ def test_given_up_events_make_room() -> None:
     loop = asyncio.new_event_loop()
     try:
         outbox = Outbox(limit_bytes=250, max_in_flight=10, max_in_flight_per_subject=1)
-        one, two = (Entry(n, "repo.1.x", b"", b"", loop.create_future(), 100) for n in (1, 2))
+        one, two = (Entry(n, "repo.1.x", b"", b"", Outcome(loop=loop), 100) for n in (1, 2))
         outbox.add(one)
         outbox.add(two)
         assert not outbox.has_room_for(100)
