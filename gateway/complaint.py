@@ -27,6 +27,8 @@ def complaint(error: Mapping[str, Any], *, secret: bool, default: object = None)
         default: the setting's; a number serves as an example.
     """
     value = error["input"]
+    if isinstance(value, bool):
+        value = str(value).lower()  # as TOML has it
     shown = f'"{value!s:.{MOST_SHOWN_CHARS}}"' if isinstance(value, str | float) and not secret else "it"
     if isinstance(value, int) and not secret and value.bit_length() < MOST_SHOWN_BITS:  # a longer one cannot be shown
         shown = f'"{value}"'

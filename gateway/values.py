@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticKnownError
 
 from gateway.core.addresses import Network, parse_network
 from gateway.core.origins import parse_origin
@@ -16,6 +17,7 @@ LEAST_SECRET_BYTES = 32
 """RFC 7518, section 3.2: a key for HS256 has as many bytes as the hash."""
 
 MAX_PORT = 65535
+_PLACE = re.compile(r"[^\[\]]+|\[[^\[\]]+\](:[^\[\]]*)?")
 _UNITS = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -30,10 +32,23 @@ def words(value: object) -> object:
     return tuple(re.split(r"[,\s]+", value.strip(", \t\n"))) if isinstance(value, str) and value.strip() else value
 
 
-Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+def _number(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
+    """A number of TOML, where true is none: Python takes it for 1."""
+
+    def checked(value: object) -> object:
+        if isinstance(value, bool):
+            raise PydanticKnownError(kind)
+        return value
+
+    return BeforeValidator(checked)
+
+
+Whole = Annotated[int, _number("int_type")]
+Count = Annotated[Whole, Field(ge=0)]
+Bytes = Annotated[Count, BeforeValidator(_bytes)]
+Rate = Annotated[float, _number("float_type"), Field(ge=0, allow_inf_nan=False)]
+Seconds = Rate
+PositiveSeconds = Annotated[Seconds, Field(gt=0)]
 
 
 class Address(BaseModel):
@@ -58,24 +73,42 @@ class Address(BaseModel):
 
 
 def _address(value: object) -> object:
+    if isinstance(value, Address):
+        return value
     shape = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]\s]*)):(\d{1,5})", value) if isinstance(value, str) else None
     if shape is None:
-        if isinstance(value, str):
-            raise ValueError("give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
-        return value
+        raise ValueError("give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080")
     if int(shape[3]) > MAX_PORT:
         raise ValueError(f"there is no port {shape[3]}; give one up to {MAX_PORT}, or 0 for any free one")
     return Address(host=shape[1] or shape[2] or "0.0.0.0", port=int(shape[3]))  # noqa: S104 - asked for by an empty host
 
 
 def _nats_url(value: object) -> object:
-    if isinstance(value, str) and re.match(r"wss?://", value):
-        raise ValueError(
-            "NATS over WebSocket is not supported; give NATS servers as nats://host:4222 or tls://host:4222"
-        )
-    if isinstance(value, str) and not re.fullmatch(r"(nats|tls)://[^\s/]+/?", value):
-        raise ValueError("give NATS servers as nats://host:4222 or tls://host:4222")
+    if not isinstance(value, str):
+        return value
+    problem = _nats_url_problem(value)
+    if problem is not None:
+        raise ValueError(f"{problem}give NATS servers as nats://host:4222 or tls://host:4222")
     return value
+
+
+def _nats_url_problem(url: str) -> str | None:
+    """What is wrong with a NATS server, in front of the mend; None: nothing. It says nothing of the URL itself, where
+    any part may be one of a password. nats-py asks none of several servers where it cannot read one."""
+    if re.match(r"wss?://", url):
+        return "NATS over WebSocket is not supported; "
+    if not re.fullmatch(r"(nats|tls)://\S*", url):
+        return ""
+    no_host = "its host is missing or cannot be read (brackets are for IPv6: nats://[::1]:4222); "
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket without its other
+        return no_host
+    if parts.path not in ("", "/") or "?" in url or "#" in url:
+        return "something stands behind its port (a login with / ? or # goes into NATS_USER and NATS_PASSWORD); "
+    if parts.hostname in (None, "none") or not _PLACE.fullmatch(parts.netloc.rpartition("@")[2]):
+        return no_host
+    return None if _has_a_place(url) else f"its port is none from 1 to {MAX_PORT}; "
 
 
 def _http_url(value: object) -> object:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from publishers.errors import SettingsError
 from publishers.wire import MAX_EVENT_BYTES
 
+_PLACE = re.compile(r"[^\[\]]+|\[[^\[\]]+\](:[^\[\]]*)?")
+_NO_HOST = "its host is missing or cannot be read (brackets are for IPv6: nats://[::1]:4222)"
 _MAY_BE_ZERO = frozenset({"max_event_bytes"})
 
 
@@ -70,8 +74,10 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.server_urls:
             raise SettingsError("setting 'servers' names no server: e.g. nats://127.0.0.1:4222")
-        if any(url.startswith(("ws://", "wss://")) for url in self.server_urls):
-            raise SettingsError("setting 'servers': NATS over WebSocket is not supported: give nats://… or tls://…")
+        for position, url in enumerate(self.server_urls, start=1):
+            problem = _server_problem(url)
+            if problem:
+                raise SettingsError(f"setting 'servers', server {position}: {problem}: give nats://… or tls://…")
         for name in ("creds", "tls_ca", "tls_cert", "tls_key"):
             path = getattr(self, name)
             if path is not None and not Path(path).is_file():
@@ -121,6 +127,28 @@ def without_login(url: str) -> str:
     """The URL as it may be shown: user, password or token in it left out."""
     before, mark, rest = url.partition("://")
     return f"{before}://{rest.rpartition('@')[2]}" if mark else url.rpartition("@")[2]
+
+
+def _server_problem(url: str) -> str:
+    """What is wrong with a server's URL, empty: nothing. It says nothing of the URL itself: any part may be one of a
+    password."""
+    scheme, mark, rest = url.partition("://")
+    if scheme in ("ws", "wss") and mark:
+        return "NATS over WebSocket is not supported"
+    if (mark and scheme not in ("nats", "tls")) or re.search(r"\s", url):
+        return "it is no URL of a NATS server (several are separated by commas)"
+    try:
+        parts = urlsplit(url if mark else f"nats://{url}")
+    except ValueError:  # a bracket without its other
+        return _NO_HOST
+    if parts.path not in ("", "/") or "?" in url or "#" in url:
+        return "something stands behind its port (a login with / ? or # goes into 'user' and 'password')"
+    if parts.hostname in (None, "none") or not _PLACE.fullmatch(parts.netloc.rpartition("@")[2]):
+        return _NO_HOST
+    try:
+        return "its port is none from 1 to 65535" if parts.port == 0 else ""
+    except ValueError:
+        return "its port is none from 1 to 65535"
 
 
 def _secret(env: Mapping[str, str], name: str) -> str | None:
