@@ -138,8 +138,6 @@ def token(
     audience: str | None,
 ) -> None:
     """Print a token, signed (HS256) with NATSGATE_JWT_SECRET. In a pattern {sub} stands for the token's own --sub."""
-    if not (subscribe or publish):
-        tell("this token gives no rights; --subscribe 'repo.42.>' and --publish give some")
     from gateway.commands.token import idle_rights, mint
 
     settings = client_settings(config)
@@ -147,6 +145,8 @@ def token(
         signed = mint(
             settings, sub=sub, subscribe=subscribe, publish=publish, ttl_s=ttl, issuer=issuer, audience=audience
         )
+        if not (subscribe or publish):
+            tell("this token gives no rights; --subscribe 'repo.42.>' and --publish give some")
         for line in idle_rights(settings, subscribe=subscribe, publish=publish):
             tell(line)
         click.echo(signed)

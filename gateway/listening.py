@@ -17,7 +17,8 @@ def listen(settings: Settings) -> tuple[socket.socket, socket.socket | None]:
         ConfigError: an address cannot be had.
     """
     sock = _listen(settings, "listen", settings.listen)
-    if settings.metrics_listen is None or settings.metrics_listen == settings.listen:
+    same = settings.metrics_listen == settings.listen and settings.listen.port  # port 0 twice is two ports
+    if settings.metrics_listen is None or same:
         return sock, None
     return sock, _listen(settings, "metrics_listen", settings.metrics_listen)
 

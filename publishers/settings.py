@@ -132,7 +132,7 @@ def without_login(url: str) -> str:
 def _server_problem(url: str) -> str:
     """What is wrong with a server's URL, empty: nothing. It says nothing of the URL itself: any part may be one of a
     password."""
-    scheme, mark, rest = url.partition("://")
+    scheme, mark, _ = url.partition("://")
     if scheme in ("ws", "wss") and mark:
         return "NATS over WebSocket is not supported"
     if (mark and scheme not in ("nats", "tls")) or re.search(r"\s", url):

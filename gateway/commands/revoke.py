@@ -27,6 +27,7 @@ from gateway.core.revoked import (
     parse_not_before,
     read_entry,
 )
+from gateway.core.rights import BadClaims, parse_sub
 from gateway.core.stream import Shape, read_answer
 from gateway.nats_settings import shape_of
 from gateway.settings import Settings
@@ -76,6 +77,13 @@ async def revoke(settings: Settings, sub: str, not_before: float, say: Say) -> N
         NatsNotReached, ConfigError: see `open_session`.
         CommandFailed: it is not stored; the text says why.
     """
+    try:
+        parse_sub(sub)
+    except BadClaims as error:
+        rest = str(error).removeprefix("sub")
+        raise CommandFailed(
+            f"SUB{rest}; no gateway takes a token of it. Is it a whole token? Give its claim sub"
+        ) from None
     subject, name = _subject(sub), printable(sub)
     async with open_session(settings) as session:
         await _usable_bucket(session, settings, say)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from gateway.commands.address import Address, parse_address
 from gateway.commands.outcome import CommandFailed, NatsNotReached
@@ -59,6 +59,9 @@ class Request:
         pairs = [("subject", each) for each in self.filters]
         pairs += [("since", self.since)] if self.since is not None else []
         pairs += [("until", "head")] if self.until_head else []
+        asked = parse_qsl(urlsplit(path).query, keep_blank_values=True)
+        # Of an event without a type its subject's tail is told, which only the gateway knows.
+        pairs += [("named", "true")] if not any(name == "named" for name, _ in asked) else []
         query = "&".join(f"{name}={quote(value, safe='')}" for name, value in pairs)
         return path + (("&" if "?" in path else "?") + query if query else "")
 

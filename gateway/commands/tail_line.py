@@ -8,13 +8,13 @@ from typing import Any
 import click
 import orjson
 
-from gateway.core.sse_reader import SseEvent
+from gateway.core.sse_reader import UNNAMED, SseEvent
 
 
 def json_line(event: SseEvent) -> str:
-    """`{"cursor":…,"type":…,"event":…}`: cursor null in a snapshot, type null where the event has none; the event's
-    own text is passed on as it is."""
-    head = orjson.dumps({"cursor": event.id, "type": _type_of(_object(event.data))}).decode()
+    """`{"cursor":…,"type":…,"event":…}`: cursor null in a snapshot; type the event's own, else what the gateway calls
+    it, which is its subject's tail, null where it has no name; the event's own text is passed on as it is."""
+    head = orjson.dumps({"cursor": event.id, "type": _type_of(event, _object(event.data))}).decode()
     return f'{head[:-1]},"event":{_one_line(event.data)}}}'
 
 
@@ -26,7 +26,7 @@ def console_line(event: SseEvent, *, colours: bool) -> str:
     valid = isinstance(stamp, int) and not isinstance(stamp, bool) and 0 <= stamp < 10**14
     millis = stamp if valid and isinstance(stamp, int) else time.time_ns() // 1_000_000
     clock = f"{time.strftime('%H:%M:%S', time.localtime(millis // 1000))}.{millis % 1000:03d}"
-    name = printable(_type_of(content) or "-")
+    name = printable(_type_of(event, content) or "-")
     data = printable(_one_line(event.data))
     if not colours:
         return f"{clock} {name} {data}"
@@ -59,6 +59,8 @@ def _object(text: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _type_of(content: dict[str, Any]) -> str | None:
-    name = content.get("type")
-    return name if isinstance(name, str) else None
+def _type_of(event: SseEvent, content: dict[str, Any]) -> str | None:
+    own = content.get("type")
+    if isinstance(own, str) and own:
+        return own
+    return None if event.name == UNNAMED else event.name

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gateway.auth.jose import sign
 from gateway.commands.outcome import CommandFailed
-from gateway.core.rights import CLAIM, SUB, BadClaims, parse_pattern
+from gateway.core.rights import CLAIM, SUB, BadClaims, parse_pattern, parse_sub
 from gateway.core.subjects import INBOX_ROOT
 from gateway.settings import Settings
 
@@ -30,7 +30,7 @@ def mint(
         issuer, audience: `iss` and `aud`, for gateways that check them; absent: what the settings ask for.
 
     Raises:
-        CommandFailed: there is no secret, a pattern is malformed, or the time is no time.
+        CommandFailed: there is no secret, `sub` is none, a pattern is malformed, or the time is no time.
     """
     if settings.jwt_secret is None:
         raise CommandFailed(
@@ -40,6 +40,10 @@ def mint(
     secret = settings.jwt_secret.get_secret_value()
     if not sub:
         raise CommandFailed("--sub: give a name that is not empty")
+    try:
+        parse_sub(sub)
+    except BadClaims as error:
+        raise CommandFailed(f"--{error}; no gateway takes such a token") from None
     if ttl_s < 1:
         raise CommandFailed("--ttl: give a second or more; tokens without an end are not taken")
     for option, patterns in (("--subscribe", subscribe), ("--publish", publish)):

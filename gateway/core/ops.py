@@ -11,11 +11,13 @@ import orjson
 from gateway.core import frames
 from gateway.core.carriers import MAX_TOKEN_CHARS
 from gateway.core.errors import BadRequest, ClientError, ErrorCode
+from gateway.core.json_text import members
 from gateway.core.query import parse_start
 from gateway.core.start import Start
 
-Ref = int | float | str | None
-"""What a client marks a request with; it comes back in the reply."""
+Ref = str | None
+"""What a client marks a request with, as the JSON text that it is: a number or a string; None: nothing. The reply has
+the same text, since a number that is read and written anew may come back as another one."""
 
 MAX_REF_CHARS = 128
 
@@ -75,11 +77,7 @@ def parse_op(message: bytes) -> Op:
         raise BadOp(f"The message is no JSON: {error}", code="bad_json") from None
     if not isinstance(content, dict):
         raise BadOp('The message is no JSON object. Send one such as {"op":"ping","ref":1}.', code="bad_json")
-    ref = content.get("ref")
-    if isinstance(ref, bool) or not isinstance(ref, int | float | str | None):
-        raise BadOp("ref is to be a number or a string.", code="bad_request")
-    if isinstance(ref, str) and len(ref) > MAX_REF_CHARS:
-        raise BadOp(f"ref is longer than {MAX_REF_CHARS} characters.", code="bad_request")
+    ref = _ref(content, message)
     op = content.get("op")
     if not isinstance(op, str):
         raise BadOp('op is missing. Send one such as {"op":"ping","ref":1}.', code="bad_request", ref=ref)
@@ -91,6 +89,21 @@ def parse_op(message: bytes) -> Op:
             known = ", ".join(("op", "ref", *fields))
             raise BadOp(f"There is no field {name[:40]!r} in {op}. Known: {known}.", code="bad_request", ref=ref)
     return read(content, ref)
+
+
+def _ref(content: Mapping[str, Any], message: bytes) -> Ref:
+    value = content.get("ref")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise BadOp("ref is to be a number or a string.", code="bad_request")
+    try:
+        text = members(message.decode("utf-8"))["ref"]
+    except RecursionError:  # the parser before this one goes deeper
+        raise BadOp("The message is nested too deep.", code="bad_json") from None
+    if len(value if isinstance(value, str) else text) > MAX_REF_CHARS:
+        raise BadOp(f"ref is longer than {MAX_REF_CHARS} characters.", code="bad_request")
+    return text
 
 
 def _subscribe(content: Mapping[str, Any], ref: Ref) -> Subscribe:
@@ -152,7 +165,9 @@ def _text(content: Mapping[str, Any], key: str, ref: Ref) -> str:
 
 
 def reply(op: str, **fields: Any) -> bytes:
-    """A reply, as a text frame."""
+    """A reply, as a text frame. `ref`: see `Ref`."""
+    if fields.get("ref") is not None:
+        fields["ref"] = orjson.Fragment(fields["ref"])
     return frames.text(orjson.dumps({"op": op, **fields}))
 
 

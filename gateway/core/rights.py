@@ -104,6 +104,20 @@ def time_of(claims: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
+def parse_sub(text: str) -> str:
+    """The one subject token of a `sub`.
+
+    Raises:
+        BadClaims: it is no id, or longer than any gateway takes.
+    """
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_SUB_BYTES:
+        raise BadClaims(f"sub is longer than {MAX_SUB_BYTES} bytes")
+    try:
+        return encode_id(text)
+    except InvalidId as error:
+        raise BadClaims(f"sub: {error}") from None
+
+
 def parse_pattern(text: str) -> Pattern:
     """Read one pattern of rights, `{sub}` still in it.
 
@@ -155,12 +169,7 @@ def principal_of(claims: Mapping[str, Any]) -> Principal:
     sub = claims.get("sub")
     if not isinstance(sub, str) or not sub:
         raise BadClaims("sub is to be a string that is not empty")
-    if len(sub.encode("utf-8", "surrogatepass")) > MAX_SUB_BYTES:
-        raise BadClaims(f"sub is longer than {MAX_SUB_BYTES} bytes")
-    try:
-        own = encode_id(sub)
-    except InvalidId as error:
-        raise BadClaims(f"sub: {error}") from None
+    own = parse_sub(sub)
     given = claims.get(CLAIM)
     if given is None:
         given = {}

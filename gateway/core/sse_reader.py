@@ -10,6 +10,9 @@ from gateway.core.errors import GatewayError
 LARGEST_BLOCK_BYTES = 64 * 2**20
 """More bytes than this without a blank line are no event stream that anybody meant."""
 
+UNNAMED = "message"
+"""What an event without a name is called."""
+
 _LINE_END = re.compile(rb"[\r\n]")
 _BOM = b"\xef\xbb\xbf"
 _DIGITS = re.compile(r"[0-9]{1,18}")
@@ -23,7 +26,7 @@ class SseEvent(NamedTuple):
     """One event.
 
     Attributes:
-        name: its `event:`; `message` where there is none.
+        name: its `event:`; `UNNAMED` where there is none.
         data: its `data:` lines, joined by line feeds.
         id: its own `id:`; None where it has none.
     """
@@ -111,6 +114,6 @@ class SseReader:
     def _dispatch(self) -> SseEvent | None:
         if self._id is not None:
             self.last_event_id = self._id
-        event = SseEvent(self._name or "message", "\n".join(self._data), self._id) if self._data else None
+        event = SseEvent(self._name or UNNAMED, "\n".join(self._data), self._id) if self._data else None
         self._data, self._name, self._id, self._block_bytes = [], "", None, 0
         return event

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from gateway.core.cursor import Cursor, parse_cursor
 from gateway.core.envelope import BadEvent, check, event_name
 from gateway.core.errors import BadRequest, ClientError
-from gateway.core.ops import BadOp, parse_op
+from gateway.core.ops import BadOp, parse_op, reply
 from gateway.core.query import parse_filters, parse_query
 from gateway.core.start import Since, parse_since
 from publishers.wire import DEFAULT_ROOTS, encode_id
@@ -170,9 +169,20 @@ def test_since_refuses_the_rest(text: str) -> None:
 
 
 def test_a_reference_comes_back_as_it_was() -> None:
-    """Numbers and strings are references; anything else is refused."""
-    for ref in (1, 1.5, "a", None):
-        assert parse_op(orjson.dumps({"op": "ping", "ref": ref})).ref == ref
-    for bad in (True, [1], {"a": 1}, "x" * 200):
-        with pytest.raises(BadOp):
-            parse_op(orjson.dumps({"op": "ping", "ref": bad}))
+    """Numbers and strings are references, and come back as the text that they are; anything else is refused."""
+    for ref in ("1", "1.50", "-0", "1E2", "9007199254740993", "123456789012345678901234567890", '"a"', r'"\u0041"'):
+        assert parse_op(b'{"op":"ping","ref" : %b }' % ref.encode()).ref == ref
+        assert reply("pong", ref=ref).endswith(b'{"op":"pong","ref":%b}' % ref.encode())
+    for nothing in (b'{"op":"ping"}', b'{"op":"ping","ref":null}', b'{"ref":1,"op":"ping","ref":null}'):
+        assert parse_op(nothing).ref is None
+    for bad in ("true", "[1]", '{"a":1}', f'"{"x" * 129}"', "1" * 129):
+        with pytest.raises(BadOp, match="ref is"):
+            parse_op(b'{"op":"ping","ref":%b}' % bad.encode())
+
+
+def test_a_reference_in_a_message_without_a_bottom_is_refused() -> None:
+    """However deep a message is nested, it is answered."""
+    for depth in (10, 500, 900, 1000, 1020, 5000):
+        with pytest.raises(BadOp) as refused:
+            parse_op(b'{"op":"ping","ref":1,"x":%b%b}' % (b"[" * depth, b"]" * depth))
+        assert refused.value.code in ("bad_request", "bad_json")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,7 +75,7 @@ ops = st.fixed_dictionaries(
     {},
     optional={
         "op": st.sampled_from(["subscribe", "unsubscribe", "ping", "publish", ""]) | wrong,
-        "ref": st.integers(-(2**53), 2**53) | st.text(max_size=140) | st.floats() | wrong,
+        "ref": st.integers() | st.text(max_size=140) | st.floats() | wrong,
         "subject": st.sampled_from(["repo.1.>", "inbox.x"]) | wrong,
         "subjects": st.lists(st.sampled_from(["repo.1.>", "user.*.x"]), max_size=3) | wrong,
         "feed": st.sampled_from(["repo.1.>"]) | wrong,
@@ -95,11 +94,11 @@ def test_an_op_is_what_was_sent_or_is_refused(op: dict[str, Any]) -> None:
     except BadOp as bad:
         assert bad.detail.isprintable()
         frame = error_reply(bad, bad.ref)
-        answer = orjson.loads(frame[4 if frame[1] == 126 else 2 :])
+        answer = json.loads(frame[4 if frame[1] == 126 else 2 :])
         assert (answer["op"], answer["code"]) == ("error", bad.code)
         assert bad.ref is None or answer["ref"] == op["ref"]
         return
-    assert read.ref == op.get("ref")
+    assert json.loads(read.ref or "null") == op.get("ref")
     match read:
         case Subscribe():
             assert op["op"] == "subscribe"

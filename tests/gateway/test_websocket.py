@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from tests.conftest import StartGateway
 from tests.support.gateway import Gateway
 from tests.support.producer import publish
-from tests.support.raw_ws import BINARY, RawWebSocket, encode_frame, encode_op
+from tests.support.raw_ws import BINARY, RawWebSocket, encode_frame, encode_op, encode_text
 from tests.support.ws import ws_client
 
 
@@ -100,6 +100,15 @@ async def test_a_ref_comes_back_as_it_went(gateway: Gateway, ref: object) -> Non
         answer = await ws.request(op="ping", ref=ref)
         assert answer["op"] == "pong"
         assert type(answer["ref"]) is type(ref)
+
+
+@pytest.mark.parametrize("ref", ["123456789012345678901234567890", "-0", "1.50", "1E2", r'"\u00e9\/"'])
+async def test_a_ref_is_the_same_text(gateway: Gateway, ref: str) -> None:
+    """The answer has the `ref` letter for letter: a number beyond 2^53 is no other one when it is back."""
+    async with RawWebSocket(gateway.url) as ws:
+        await ws.next_op("hello")
+        await ws.send(encode_text(f'{{"op":"ping","ref": {ref} }}'))
+        assert (await ws.next_text()).payload.decode() == f'{{"op":"pong","ref":{ref}}}'
 
 
 async def test_a_ref_may_be_left_out(gateway: Gateway) -> None:
