@@ -21,13 +21,13 @@ from gateway.core.dialect import ENVELOPE, RAW, RAW_WITH_CONTROL
 from gateway.core.errors import BadOrigin, BadRequest, ClientError, NotFound, Rejection, Unauthorized, UpgradeRequired
 from gateway.core.query import StreamQuery, parse_filters, parse_query
 from gateway.core.rights import Principal
-from gateway.core.routes import RouteSpec
+from gateway.core.routes import BUILT_IN, RouteSpec
 from gateway.core.schedule import retry_ms
 from gateway.core.start import NOW
 from gateway.cors import Cors
 from gateway.door import Door, Gate
 from gateway.replies import json_reply, metrics_reply, problem, refusal
-from gateway.routing import AsWritten, ConfiguredRoute
+from gateway.routing import AsWritten, ConfiguredRoute, StreamRoute
 from gateway.transports.arrival import Arrival
 from gateway.transports.connection import Connection
 from gateway.transports.http_server import DETACH
@@ -38,9 +38,6 @@ from gateway.transports.ws_raw import RawConnection
 from gateway.transports.ws_refused import RefusedConnection
 from gateway.transports.ws_v1 import SUBPROTOCOL as V1
 from gateway.transports.ws_v1 import V1Connection
-
-BUILT_IN = "events"
-"""The route label of `/events` and `/ws`."""
 
 MAX_BODY_BYTES = 4096
 """The largest body of `POST /auth/ticket`."""
@@ -90,9 +87,9 @@ class App:
     def _built(self) -> ASGIApp:
         settings = self._gate.settings
         routes: list[BaseRoute] = [
-            Route("/events", self._events, methods=["GET"]),
+            StreamRoute("/events", self._events),
             WebSocketRoute("/ws", self._ws),
-            Route("/ws", self._no_upgrade, methods=["GET"]),
+            StreamRoute("/ws", self._no_upgrade),
             Route("/auth/ticket", self._ticket, methods=["POST"]),
             Route("/livez", self._livez, methods=["GET"]),
             Route("/readyz", self._readyz, methods=["GET"]),
@@ -143,8 +140,6 @@ class App:
 
     async def sse(self, request: Request, label: str, spec: RouteSpec | None, parameters: dict[str, str]) -> Response:
         """Answer a request for a stream."""
-        if request.method != "GET":
-            raise HTTPException(405, headers={"Allow": "GET"})  # Starlette lets HEAD through
         if request.scope["http_version"] != "1.1":
             raise HTTPException(
                 505,

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar, get_args
 
 from gateway import __version__
-from gateway.app import BUILT_IN
 from gateway.core.dialect import Transport
+from gateway.core.routes import BUILT_IN
 from gateway.door import Gate
 from gateway.identity import Identity
 from gateway.memory import Memory

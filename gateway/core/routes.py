@@ -21,8 +21,11 @@ from publishers.wire import MAX_SUBJECT_BYTES, InvalidId, encode_id
 _PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()+,;=:@-]+")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_BUILT_IN = ("/events", "/ws", "/livez", "/readyz", "/metrics")
-_BUILT_IN_BELOW = ("/publish/", "/auth/")
+_OWN_PATHS = ("/events", "/ws", "/livez", "/readyz", "/metrics")
+_OWN_BELOW = ("/publish/", "/auth/")
+
+BUILT_IN = "events"
+"""The name of `/events` and `/ws`, where routes are told apart: in metrics and in logs."""
 
 SUB = "sub"
 """The parameter that is not in the path: the principal's own id."""
@@ -47,6 +50,8 @@ class RouteSpec(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.name == BUILT_IN:
+            raise ValueError(f"name {self.name!r} is that of /events and /ws in metrics and logs; choose another")
         if not self.path.startswith("/"):
             raise ValueError(f"path {self.path!r} must begin with /")
         for segment in self.segments:
@@ -55,7 +60,7 @@ class RouteSpec(BaseModel):
                     f"path {self.path!r}: the segment {segment!r} is neither plain text nor one {{parameter}} "
                     "in lower case"
                 )
-        if self.path in _BUILT_IN or self.path.startswith(_BUILT_IN_BELOW):
+        if self.path in _OWN_PATHS or self.path.startswith(_OWN_BELOW):
             raise ValueError(f"path {self.path!r} is one that natsgate serves itself")
         names = self.parameters
         if len(set(names)) != len(names):
@@ -70,6 +75,11 @@ class RouteSpec(BaseModel):
         for template in self.subjects:
             _check_template(template, known)
         if self.publish is not None:
+            if TYPE in names and f"{{{TYPE}}}" in self.publish:
+                raise ValueError(
+                    f"publish {self.publish!r}: {{{TYPE}}} is the type of the client's message; give the parameter of "
+                    f"the path {self.path!r} another name"
+                )
             _check_template(self.publish, {*known, TYPE})
         return self
 

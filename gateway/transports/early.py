@@ -43,6 +43,9 @@ def _made(reason: Rejection, status: int, title: str, detail: str, more: Mapping
 
 
 BAD_HTTP = _made("bad_http", 400, "Bad Request", "This is no HTTP/1.1 request.")
+NO_HOST = _made(
+    "bad_http", 400, "Bad Request", "Send one Host header, a host with or without a port (RFC 9112, section 3.2)."
+)
 BAD_HANDSHAKE = _made(
     "bad_http",
     400,

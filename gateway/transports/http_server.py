@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import socket
 from collections.abc import Callable, Generator
 from functools import partial
@@ -46,6 +47,9 @@ DETACH = "natsgate.detach"
 
 PIECE_BYTES = 16 * 1024
 """What is parsed before limits are looked at: a read may bring more than they allow."""
+
+HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w:.~%-]+\])(?::\d*)?")
+"""`uri-host [ ":" port ]` (RFC 9110, section 7.2), as far as it is not looked up: an empty host is one."""
 
 ACCEPTS_A_TURN = 16
 """Connections accepted in one turn of the loop. libuv takes one for each listening descriptor; when events go to
@@ -171,6 +175,8 @@ class HttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if self.limits.header_bytes and size > self.limits.header_bytes:
             self._stop_parsing(early.TOO_LARGE)
+        if not self._has_host():
+            self._stop_parsing(early.NO_HOST)
         # Else the socket is handed over twice, and who had it first never hears that the client goes.
         impatient = self._answering is not None and self.parser.should_upgrade() and self._should_upgrade()
         if impatient or len(self.pipeline) >= MOST_PIPELINED:
@@ -179,6 +185,14 @@ class HttpProtocol(HttpToolsProtocol):
         # Of this request's cycle: a pipelined one may have taken its place by the time the endpoint runs.
         detach = partial(self._detach, self.cycle)
         self.scope["extensions"] = cast("dict[str, dict[object, object]]", {DETACH: detach})
+
+    def _has_host(self) -> bool:
+        """Whether the request says whose it is as it has to (RFC 9112, section 3.2): of those before HTTP/1.1 none
+        need to."""
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not hosts:
+            return self.parser.get_http_version() != "1.1"
+        return len(hosts) == 1 and HOST.fullmatch(hosts[0]) is not None
 
     def _stop_parsing(self, refusal: Refusal) -> None:
         self._refusal = refusal

@@ -31,7 +31,7 @@ REQUESTS = [
     Weapon(CHUNKED, b"1;extension\r\nx\r\n" * (MUCH // 16)),
     Weapon(b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n", b"x" * MUCH),
     Weapon(b"", (GET + END) * (MUCH // 32)),
-    Weapon(b"", b"GET / HTTP/1.1\r\n\r\n" * (MUCH // 18), reads=False),
+    Weapon(b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * (MUCH // 27), reads=False),
     Weapon(STREAM + END, b"x" * MUCH),
     Weapon(b"", b"\r\n" * MUCH),
     Weapon(b"", os.urandom(MUCH)),

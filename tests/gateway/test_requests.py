@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from tests.conftest import StartGateway
+from tests.conftest import ShareGateway, StartGateway
 from tests.support.eventually import eventually
-from tests.support.gateway import Gateway
+from tests.support.gateway import Gateway, routes
 from tests.support.http_reply import HttpReply, fetch_async
 from tests.support.ports import free_port
 from tests.support.raw_ws import RawWebSocket
@@ -28,13 +28,27 @@ async def exchange(gateway: Gateway, request: bytes) -> HttpReply | None:
             return None
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-async def test_events_are_only_got(gateway: Gateway, method: str) -> None:
-    """Any other method on `/events` is a 405 that names what is allowed."""
-    reply = await fetch_async(gateway.host, gateway.port, "/events?subject=repo.1.%3E", method=method)
+async def bad_http(gateway: Gateway) -> float:
+    """How many requests were refused as no HTTP so far."""
+    metrics = await asyncio.to_thread(gateway.metrics)
+    return metrics.total("natsgate_requests_rejected_total", reason="bad_http")
+
+
+@pytest.fixture(scope="module")
+def routed(share_gateway: ShareGateway) -> Gateway:
+    """One gateway with a route of its own."""
+    return share_gateway({}, routes(['name = "one"', 'path = "/one/{id}"', 'subjects = ["repo.{id}.>"]']))
+
+
+@pytest.mark.parametrize("path", ["/events?subject=repo.1.%3E", "/ws", "/one/1"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+async def test_streams_are_only_got(routed: Gateway, path: str, method: str) -> None:
+    """Any other method on a stream is a 405 that names the one that is allowed, and none that is refused as well."""
+    reply = await fetch_async(routed.host, routed.port, path, method=method)
     assert reply.status == 405
-    assert "GET" in reply.headers["allow"]
-    reply.problem()
+    assert reply.headers["allow"] == "GET"
+    if method != "HEAD":
+        reply.problem()
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/events/", "/Events", "/events/x", "//events", "/livez/x"])
@@ -71,6 +85,48 @@ async def test_a_request_for_no_http_is_answered_by_400(gateway: Gateway) -> Non
     reply = await exchange(gateway, b"GARBAGE\r\n\r\n")
     assert reply is not None
     assert reply.status == 400
+
+
+HOSTS = {
+    "none": (b"", 400),
+    "two": (b"Host: a\r\nHost: b\r\n", 400),
+    "the same one twice": (b"Host: a\r\nhost: a\r\n", 400),
+    "two in one": (b"Host: a, b\r\n", 400),
+    "a URL": (b"Host: http://a/\r\n", 400),
+    "half a bracket": (b"Host: [::1\r\n", 400),
+    "a port that is none": (b"Host: a:b\r\n", 400),
+    "a name": (b"Host: a_b.example.com\r\n", 200),
+    "with a port": (b"Host: a:8080\r\n", 200),
+    "IPv6": (b"Host: [::1]:8080\r\n", 200),
+    "an empty one": (b"Host:\r\n", 200),
+}
+
+
+@pytest.mark.parametrize(("hosts", "status"), HOSTS.values(), ids=HOSTS.keys())
+async def test_a_request_has_one_host(gateway: Gateway, hosts: bytes, status: int) -> None:
+    """HTTP/1.1 without `Host`, with two of them, or with what is none, is a 400 (RFC 9112, 3.2) and the end, whatever
+    is asked for; it is counted."""
+    before = await bad_http(gateway)
+    upgrade = b"Upgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    heads = [b"GET /livez HTTP/1.1\r\n", b"GET /ws HTTP/1.1\r\n" + upgrade + b"dGhlIHNhbXBsZSBub25jZQ==\r\n"]
+    for head, served in zip(heads, (200, 101), strict=True):
+        async with TcpStream(gateway.host, gateway.port) as tcp, asyncio.timeout(10):
+            await tcp.send(head + hosts + b"\r\n")
+            code, headers = parse_head(await tcp.read_until(b"\r\n\r\n"))
+            assert code == (served if status == 200 else 400)
+            if status != 200:
+                reply = HttpReply(code, headers, await read_body(tcp, headers))
+                assert "RFC 9112" in reply.problem()["detail"]
+                assert await tcp.read_to_end() == b""
+    assert await bad_http(gateway) == before + (2 if status == 400 else 0)
+
+
+async def test_before_http_1_1_there_need_be_no_host(gateway: Gateway) -> None:
+    """HTTP/1.0 knows none; two are too many there, too."""
+    for hosts, status in ((b"", 200), (b"Host: a\r\nHost: b\r\n", 400)):
+        reply = await exchange(gateway, b"GET /livez HTTP/1.0\r\n" + hosts + b"\r\n")
+        assert reply is not None
+        assert reply.status == status
 
 
 async def test_half_a_request_does_not_hold_a_connection(start_gateway: StartGateway) -> None:
@@ -170,13 +226,12 @@ BAD_HANDSHAKES: dict[str, dict[str, str | None]] = {
 @pytest.mark.parametrize("headers", BAD_HANDSHAKES.values(), ids=BAD_HANDSHAKES.keys())
 async def test_bad_handshakes_are_refused(gateway: Gateway, headers: dict[str, str | None]) -> None:
     """A WebSocket handshake that lacks something is a 400 that says what to look at, and is counted."""
-    before = (await asyncio.to_thread(gateway.metrics)).total("natsgate_requests_rejected_total", reason="bad_http")
+    before = await bad_http(gateway)
     async with RawWebSocket(gateway.url, headers=headers) as ws:
         assert ws.status == 400
         assert "Sec-WebSocket-Key" in ws.reply.problem()["detail"]
         assert ws.headers["connection"] == "close"
-    metrics = await asyncio.to_thread(gateway.metrics)
-    assert metrics.total("natsgate_requests_rejected_total", reason="bad_http") == before + 1
+    assert await bad_http(gateway) == before + 1
 
 
 @pytest.mark.parametrize("version", [None, "8", "13, 8", "013"])
