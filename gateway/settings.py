@@ -35,6 +35,8 @@ from gateway.core.routes import RouteSpec
 from gateway.core.subjects import OWN_SUBJECTS
 from gateway.given import PREFIX, from_environment, from_file
 from gateway.values import (
+    NUMBER,
+    WHOLE,
     Address,
     Bytes,
     Count,
@@ -46,11 +48,9 @@ from gateway.values import (
     PositiveSeconds,
     Prefix,
     Proxy,
-    Rate,
     Root,
     Seconds,
     Secret,
-    Whole,
     words,
 )
 from publishers.wire import DEFAULT_ROOTS
@@ -70,7 +70,7 @@ class Settings(BaseModel):
         description="Where to serve, host:port. Port 0: any free one, logged.",
     )
     metrics_listen: Listen | None = Field(
-        default=None, description="Where to serve /metrics (and only there); absent: on LISTEN."
+        default=None, description="Where to serve /metrics (and only there); absent, or the same: on LISTEN."
     )
     nats_url: Annotated[tuple[NatsUrl, ...], BeforeValidator(words), Field(min_length=1)] = Field(
         default=("nats://127.0.0.1:4222",), description="NATS servers, nats:// or tls://, comma-separated."
@@ -108,7 +108,7 @@ class Settings(BaseModel):
     jwt_audience: Annotated[tuple[str, ...], BeforeValidator(words)] = Field(
         default=(), description="What a token's `aud` has to hold one of, comma-separated; absent: anything."
     )
-    jwt_leeway_s: Annotated[Seconds, Field(le=600)] = Field(
+    jwt_leeway_s: Annotated[float, Field(ge=0, le=600, allow_inf_nan=False), NUMBER] = Field(
         default=5, description="Seconds that clocks may differ when `exp`, `nbf` and `iat` are checked."
     )
     ticket_secret: Secret | None = Field(
@@ -138,7 +138,7 @@ class Settings(BaseModel):
     max_connections_per_ip: Count = Field(
         default=0, description="Connections of one address (of one /64 for IPv6), on this replica. See TRUSTED_PROXIES."
     )
-    inbound_rate: Rate = Field(
+    inbound_rate: Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER] = Field(
         default=20,
         description="Messages per second that a WebSocket client may send, as an average over 10 s; more end it.",
     )
@@ -181,10 +181,10 @@ class Settings(BaseModel):
     max_filters: Count = Field(default=32, description="Filters in one feed.")
     max_subscriptions: Count = Field(default=128, description="Feeds of one WebSocket connection.")
     replay_limit: Count = Field(default=10000, description="Matching events a client may replay when it connects.")
-    snapshot_limit: Annotated[Whole, Field(ge=1, le=1024)] = Field(
+    snapshot_limit: Annotated[int, Field(ge=1, le=1024), WHOLE] = Field(
         default=1000, description="Subjects in one snapshot. Not 0."
     )
-    warm_s: Annotated[Seconds, Field(le=7 * 86400)] = Field(
+    warm_s: Annotated[float, Field(ge=0, le=7 * 86400, allow_inf_nan=False), NUMBER] = Field(
         default=60, description="Seconds of the stream that are read into the log when the subscription opens. 0: none."
     )
     ws_max_message_bytes: Bytes = Field(

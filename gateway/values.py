@@ -33,8 +33,6 @@ def words(value: object) -> object:
 
 
 def _number(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
-    """A number of TOML, where true is none: Python takes it for 1."""
-
     def checked(value: object) -> object:
         if isinstance(value, bool):
             raise PydanticKnownError(kind)
@@ -43,12 +41,13 @@ def _number(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
     return BeforeValidator(checked)
 
 
-Whole = Annotated[int, _number("int_type")]
-Count = Annotated[Whole, Field(ge=0)]
-Bytes = Annotated[Count, BeforeValidator(_bytes)]
-Rate = Annotated[float, _number("float_type"), Field(ge=0, allow_inf_nan=False)]
-Seconds = Rate
-PositiveSeconds = Annotated[Seconds, Field(gt=0)]
+WHOLE, NUMBER = _number("int_type"), _number("float_type")
+"""What makes `int` and `float` take no true and no false, which are 1 and 0 for Python."""
+
+Bytes = Annotated[int, Field(ge=0), BeforeValidator(_bytes), WHOLE]
+Count = Annotated[int, Field(ge=0), WHOLE]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
 
 
 class Address(BaseModel):

@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from gateway.core.errors import ConfigError
-from gateway.settings import load_settings
+from gateway.settings import Settings, load_settings
 from tests.conftest import StartGateway, provision
 from tests.support.command import natsgate
 from tests.support.eventually import wait_until
@@ -131,6 +131,13 @@ TOML_SAID = {
     '[[route]]\nname = "a"\npath = "/a"\nsubjects = ["repo.1.>"]\nsnapshot = "x"': '"x" is neither true nor false; '
     "give one of them",
     "route = [7]": "it is no table; give one, such as [[route]]",
+    "max_filters = true": '"true" is not a whole number; give one, such as 32',
+    "heartbeat_s = true": '"true" is not a number of seconds; give one, such as 15',
+    "inbound_rate = true": '"true" is not a number; give one, such as 20',
+    "log_bytes = true": '"true" is not a number of bytes; give one, such as 65536 or 64MiB',
+    "listen = 8080": "give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080",
+    "listen = true": 'give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080 (it is "true")',
+    'metrics_listen = {host = "::1", port = 9}': "give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080",
 }
 
 
@@ -139,9 +146,26 @@ def test_a_value_of_another_kind_is_told_so(tmp_path: Path, toml: str) -> None:
     """Of a TOML file the key is named, and the value shown unless it may be a secret."""
     config = tmp_path / "natsgate.toml"
     config.write_text(toml + "\n")
-    line = wrong(NOWHERE if "nats_url" not in toml else NONE, config)
+    settings = {"LISTEN": NOWHERE["LISTEN"], "NATS_URL": NOWHERE["NATS_URL"]}
+    line = wrong({"AUTH": "none", **{name: settings[name] for name in settings if name.lower() not in toml}}, config)
     assert line.startswith(f"{config}: {toml.split()[0].strip('[]')}")
     assert line.endswith(f": {TOML_SAID[toml]}")
+
+
+NUMBERS = [
+    name
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+]
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "memory_limit_bytes"])
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_true_is_no_number(tmp_path: Path, name: str, value: str) -> None:
+    """Whatever is counted: true is not 1 of it, and false is not "no limit"."""
+    config = tmp_path / "natsgate.toml"
+    config.write_text(f"{name} = {value}\n")
+    assert f'{config}: {name}: "{value}" is not a' in wrong(NOWHERE, config)
 
 
 def test_a_wrong_value_ends_the_start() -> None:
@@ -227,6 +251,12 @@ def test_an_unknown_variable_is_named() -> None:
         ('[[route]]\nname = "a"\npath = "/a/{id}"\nsubjects = ["repo.{id}"]\n', "subjects: repo.{id} (with x"),
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = []\n', "subjects"),
         ('[[route]]\nname = "a"\npath = "a"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n', "path"),
+        ('[[route]]\nname = "events"\npath = "/a"\nsubjects = ["repo.1.>"]\n', "choose another"),
+        (
+            '[[route]]\nname="a"\npath="/a/{type}"\ntransports=["ws"]\nsubjects=["repo.1.>"]\nframing="raw"\n'
+            'publish="inbox.a.{type}"\n',
+            "type of the client's message",
+        ),
         ('[[route]]\npath = "/a"\ntransports = ["sse"]\nsubjects = ["repo.1.>"]\n', "name"),
         ('[[route]]\nname = "a"\npath = "/a"\ntransports = ["sse"]\nsubjects = ["inbox.1.>"]\n', "inbox"),
         (
