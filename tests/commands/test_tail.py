@@ -35,10 +35,33 @@ async def test_until_head_shows_what_is_stored_and_ends(gateway: Gateway, nc: Cl
     await burst(nc, subject, texts)
     await nc.jetstream().publish(subject, b'{"type":"end"}')
     lines = await asyncio.to_thread(all_of, gateway.url, f"repo.{own_id}.>")
-    assert [line["type"] for line in lines] == ["x", None, "\x1b[2J", "end"]
+    assert [line["type"] for line in lines] == ["x", "x", "\x1b[2J", "end"]
     assert [line["event"] for line in lines[:3]] == [json.loads(text) for text in texts]
     sequences = [int(line["cursor"].rpartition("-")[2]) for line in lines]
     assert sequences == sorted(sequences)
+
+
+async def test_an_event_without_a_type_is_named_by_its_subject(gateway: Gateway, nc: Client, own_id: str) -> None:
+    """The type is the event's own, whatever it is, else the subject's tail, else null, or `-`: nothing is called as the
+    gateway's own events or a browser's are."""
+    for tail, text in (
+        ("task.progress", '{"type":"own"}'),
+        ("task.progress", '{"n":1}'),
+        ("task.progress", '{"type":7}'),
+        ("task.progress", '{"type":""}'),
+        ("x", '{"type":"natsgate.ready"}'),
+        ("x", '{"type":"message"}'),
+        ("natsgate.ready", '{"n":2}'),
+        ("message", '{"n":3}'),
+    ):
+        await nc.jetstream().publish(f"repo.{own_id}.{tail}", text.encode())
+    subject = f"repo.{own_id}.>"
+    lines = await asyncio.to_thread(all_of, gateway.url, subject)
+    names = ["own", "task.progress", "task.progress", "task.progress", "natsgate.ready", "message", None, None]
+    assert [line["type"] for line in lines] == names
+    options = ("--url", gateway.url, "--since", "all", "--until-head")
+    done = await asyncio.to_thread(natsgate, "tail", subject, *options, settings={})
+    assert [line.split()[1] for line in done.stdout.splitlines()] == [name or "-" for name in names]
 
 
 async def test_it_follows_and_comes_back_after_a_crash(
@@ -131,18 +154,20 @@ def test_a_refusal_ends_it(gateway: Gateway, arguments: tuple[str, ...], said: s
 
 
 async def test_a_route_and_a_token(nats_server: NatsServer, nc: Client, tmp_path: Path, own_id: str) -> None:
-    """`--route` takes a configured path, with a query of its own; the token goes out as a header and is never shown."""
+    """`--route` takes a configured path, with a query of its own, which may say `named`, too; the token goes out as a
+    header and is never shown."""
     config = routes(['name = "r"', 'path = "/api/r/{id}/events"', 'transports = ["sse"]', 'subjects = ["repo.{id}.>"]'])
-    await nc.jetstream().publish(f"repo.{own_id}.x", b'{"type":"x"}')
+    await nc.jetstream().publish(f"repo.{own_id}.x", b'{"n":1}')
     async with Gateway(tmp_path, nats_server.url, config=config) as gateway:
         await asyncio.to_thread(gateway.wait_ready)
-        options = ("--route", f"/api/r/{own_id}/events?named=true", "--since", "all", "--until-head", "--json")
-        done = await asyncio.to_thread(
-            natsgate, "tail", *options, "--url", gateway.url, settings={"TOKEN": "shibboleth"}
-        )
-    assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["x"]
-    assert "shibboleth" not in done.stdout + done.stderr
+        for query, name in (("", "x"), ("?named=true", "x"), ("?named", "x"), ("?a=b", "x"), ("?named=false", None)):
+            options = ("--route", f"/api/r/{own_id}/events{query}", "--since", "all", "--until-head", "--json")
+            done = await asyncio.to_thread(
+                natsgate, "tail", *options, "--url", gateway.url, settings={"TOKEN": "shibboleth"}
+            )
+            assert done.returncode == 0, done.stderr
+            assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == [name]
+            assert "shibboleth" not in done.stdout + done.stderr
 
 
 async def test_a_reader_that_goes_ends_it_quietly(gateway: Gateway, nc: Client, own_id: str) -> None:

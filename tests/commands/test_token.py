@@ -8,6 +8,7 @@ from pathlib import Path
 import jwt
 import pytest
 
+from gateway.core.rights import principal_of
 from tests.support.command import natsgate
 
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"
@@ -45,15 +46,28 @@ def test_issuer_and_audience() -> None:
         ({"JWT_SECRET": SECRET}, ("--subscribe", "repo.a b.>"), "not encoded"),
         ({"JWT_SECRET": SECRET}, ("--ttl", "0"), "--ttl"),
         ({"JWT_SECRET": SECRET}, ("--ttl", "ever"), "--ttl"),
+        ({"JWT_SECRET": SECRET}, ("--sub", "a" * 257), "--sub is longer than 256 bytes; no gateway takes such a token"),
+        ({"JWT_SECRET": SECRET}, ("--sub", "é" * 129), "--sub is longer than 256 bytes"),
+        ({"JWT_SECRET": SECRET, "HEARTBEAT_S": "soon"}, (), "NATSGATE_HEARTBEAT_S"),
     ],
 )
 def test_what_is_wrong_is_named(settings: dict[str, object], options: tuple[str, ...], said: str) -> None:
-    """No secret, a short one, a bad pattern or time: exit code 2, the mend, no token, and never the secret."""
+    """No secret, a short one, a bad pattern, time or user: exit code 2, the mend and nothing else, no token, and never
+    the secret."""
     done = natsgate("token", "--sub", "a", *options, settings=settings)
     assert done.returncode == 2
     assert said in done.stderr
+    assert "gives no rights" not in done.stderr
     assert done.stdout == ""
     assert "shibboleth" not in done.stderr
+
+
+def test_the_longest_sub_is_one_that_gateways_take() -> None:
+    """256 bytes are taken, by the command and by gateways."""
+    done = natsgate("token", "--sub", "é" * 128, "--subscribe", "repo.>", settings={"JWT_SECRET": SECRET})
+    assert done.returncode == 0, done.stderr
+    claims = jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"])
+    assert principal_of(claims).sub == "é" * 128
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.support.flow import Flow
 from tests.support.gateway import Gateway
 from tests.support.http_reply import fetch_async
 from tests.support.nats_server import NatsServer
-from tests.support.ports import free_port
+from tests.support.ports import address_of, free_port
 from tests.support.producer import flood, publish
 from tests.support.raw_ws import RawWebSocket
 from tests.support.sse import SseClient
@@ -81,6 +81,18 @@ async def test_metrics_may_listen_elsewhere(start_gateway: StartGateway) -> None
     gateway = await start_gateway(METRICS_LISTEN=f"127.0.0.1:{port}")
     assert (await fetch_async("127.0.0.1", port, "/metrics")).status == 200
     assert (await fetch_async(gateway.host, gateway.port, "/metrics")).status == 404
+
+
+async def test_any_free_port_twice_is_two_ports(start_gateway: StartGateway) -> None:
+    """With the same `host:0` for `LISTEN` and `METRICS_LISTEN` there are two ports, and the page is on the second; with
+    one and the same port it is among the rest."""
+    gateway = await start_gateway(LISTEN="127.0.0.1:0", METRICS_LISTEN="127.0.0.1:0")
+    (said,) = gateway.logs("metrics_listening")
+    assert (await fetch_async(*address_of(said["url"]), "/metrics")).status == 200
+    assert gateway.get("/metrics").status == 404
+    same = f"127.0.0.1:{free_port()}"
+    gateway = await start_gateway(LISTEN=same, METRICS_LISTEN=same)
+    assert gateway.get("/metrics").status == 200
 
 
 async def test_serve_waits_for_nats_and_the_stream(

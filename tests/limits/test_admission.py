@@ -44,7 +44,7 @@ async def test_who_leaves_before_the_name_is_known_leaves_as_nobody() -> None:
     nobody_yet = Guard(None, inf, Closing.UNAUTHORIZED)
     connection = V1Connection(room, Arrival("events", nobody_yet, "127.0.0.1"), door, None, max_subscriptions=0)
     connection.attach(Wire(), set())
-    connection.authenticate("a token", 1)
+    connection.authenticate("a token", "1")
     connection.connection_lost(None)
     door.opens.set()
     await asyncio.gather(*room.tasks)
