@@ -30,7 +30,7 @@ def mint(
         issuer, audience: `iss` and `aud`, for gateways that check them; absent: what the settings ask for.
 
     Raises:
-        CommandFailed: there is no secret, `sub` is none, a pattern is malformed, or the time is no time.
+        CommandFailed: there is no secret, no gateway takes `sub`, a pattern is malformed, or the time is no time.
     """
     if settings.jwt_secret is None:
         raise CommandFailed(

@@ -192,7 +192,7 @@ class HttpProtocol(HttpToolsProtocol):
         hosts = [value for name, value in self.headers if name == b"host"]
         if not hosts:
             return self.parser.get_http_version() != "1.1"
-        return len(hosts) == 1 and HOST.fullmatch(hosts[0]) is not None
+        return len(hosts) == 1 and HOST.fullmatch(hosts[0].strip(b" \t")) is not None
 
     def _stop_parsing(self, refusal: Refusal) -> None:
         self._refusal = refusal

@@ -95,6 +95,7 @@ HOSTS = {
     "a URL": (b"Host: http://a/\r\n", 400),
     "half a bracket": (b"Host: [::1\r\n", 400),
     "a port that is none": (b"Host: a:b\r\n", 400),
+    "spaces around it": (b"Host: \t a \t\r\n", 200),
     "a name": (b"Host: a_b.example.com\r\n", 200),
     "with a port": (b"Host: a:8080\r\n", 200),
     "IPv6": (b"Host: [::1]:8080\r\n", 200),
