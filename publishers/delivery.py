@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from collections.abc import Collection
 from typing import Any
@@ -236,11 +237,12 @@ class Delivery:
             what = f"{entry.subject}: the event exceeds the max_payload of {link.max_payload_bytes} bytes"
             self._conclude(entry, Refused(f"{what}; publish a reference to its data", code=400, err_code=10054))
             return False
+        age_s = max(now_s - entry.first_sent_s, time.time() - entry.first_sent_at)
         if not entry.in_doubt:
-            entry.first_sent_s = now_s
-        elif now_s - entry.first_sent_s > self.settings.duplicate_window_s * _WINDOW_SHARE:
+            entry.first_sent_s, entry.first_sent_at = now_s, time.time()
+        elif age_s > self.settings.duplicate_window_s * _WINDOW_SHARE:
             what = (
-                f"{entry.subject} was sent {now_s - entry.first_sent_s:.0f} s ago without an answer; a retry so "
+                f"{entry.subject} was sent {age_s:.0f} s ago without an answer; a retry so "
                 f"late in the duplicate window of {self.settings.duplicate_window_s} s could store it twice"
             )
             self._conclude(entry, self.timed_out(entry, what))

@@ -53,6 +53,8 @@ class Entry:
     size_bytes: int
     attempts: int = 0
     first_sent_s: float = 0.0
+    first_sent_at: float = 0.0
+    """The same by the wall clock, seconds since the epoch: the loop's stands still while the machine is suspended."""
     last_sent_s: float = 0.0
     troubled_since_s: float | None = None
     """Since when a reachable NATS refuses it or leaves it unanswered."""

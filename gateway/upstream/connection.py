@@ -196,9 +196,11 @@ class NatsConnection:
         if self._client is not None:
             try:
                 await self._subscribe(self._client, tap)
-            except (nats.errors.Error, OSError) as error:
+            except BaseException as error:
                 self._taps.discard(tap)
-                raise UpstreamAway(f"{subject} could not be subscribed to: {error!s}") from None
+                if isinstance(error, nats.errors.Error | OSError):
+                    raise UpstreamAway(f"{subject} could not be subscribed to: {error!s}") from None
+                raise
         return tap
 
     async def untap(self, tap: Subscribed) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Self
 
 import pytest
 
-from publishers import Ack, BufferFull, Publisher, PublishTimeout, Settings
+from publishers import Ack, BufferFull, Publisher, PublishTimeout, Settings, delivery
 from tests.publishers.broker import Broker
 from tests.publishers.test_publisher import until
 from tests.support.frozen import frozen
@@ -144,3 +145,19 @@ async def test_after_the_duplicate_window(broker: Broker) -> None:
         await later
     # Whether the first arrived is exactly what could not be known.
     assert [json.loads(data)["n"] for _, data, _ in await broker.stored()] in ([1, 2], [2])
+
+
+async def test_after_a_suspend(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that was suspended meanwhile counts as well, though the loop's clock has stood still: the wall clock
+    says how long ago the event of unknown outcome was sent."""
+    settings = Settings(servers=broker.url, ping_interval_s=0.1, connect_timeout_s=0.5, backoff_max_s=0.1)
+    async with Publisher(settings) as publisher:
+        await publisher.wait_connected(5)
+        with frozen(broker.pid):
+            future = await publisher.enqueue("repo.1.x", {"n": 1})
+            await until(lambda: not publisher.stats.connected)
+            awake = time.time() + settings.duplicate_window_s
+            monkeypatch.setattr(delivery, "time", SimpleNamespace(time=lambda: awake))
+        with pytest.raises(PublishTimeout, match="duplicate window") as failure:
+            await future
+        assert failure.value.outcome_unknown
