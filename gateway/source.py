@@ -58,6 +58,7 @@ class Source:
         feeds = Feeds()
         self._log = Log(settings.log_bytes, feeds.tree)
         self._log.on_drop = self._dropped
+        self._log.on_fault = self._failed
         self.hub = Hub(
             self._log,
             feeds,
@@ -191,6 +192,11 @@ class Source:
         self.availability.nats_trouble(event, fields)
         if self.revocations is not None:
             self.revocations.nats_trouble(event, fields)
+
+    def _failed(self, error: Exception) -> None:
+        held = self._seldom.due("fault")
+        if held is not None:
+            self._logger.error("event_failed", exc_info=error, held_back=held)
 
     def _dropped(self, reason: str, subject: str) -> None:
         held = self._seldom.due(reason)

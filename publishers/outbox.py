@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -68,7 +68,8 @@ class Lane:
     """The events of one subject, oldest first: waiting, on the wire, failed until the wire is clear."""
 
     subject: str
-    waiting: deque[Entry] = field(default_factory=deque)
+    waiting: OrderedDict[int, Entry] = field(default_factory=OrderedDict)
+    """By number: any of them may be taken back."""
     flying: list[Entry] = field(default_factory=list)
     failed: list[Entry] = field(default_factory=list)
     listed: bool = False
@@ -108,7 +109,7 @@ class Outbox:
         lane = self._lanes.get(entry.subject)
         if lane is None:
             lane = self._lanes[entry.subject] = Lane(entry.subject)
-        lane.waiting.append(entry)
+        lane.waiting[entry.number] = entry
         self._list(lane)
 
     def take(self) -> Entry | None:
@@ -116,10 +117,11 @@ class Outbox:
         while self._ready and len(self.flying) < self._max_in_flight:
             lane = self._ready.popleft()
             lane.listed = False
-            while lane.waiting and lane.waiting[0].outcome.done():  # given up by its caller
-                self._forget(lane.waiting.popleft())
-            if self._may_send(lane):
-                entry = lane.waiting.popleft()
+            while self._may_send(lane):
+                _, entry = lane.waiting.popitem(last=False)
+                if entry.outcome.done():  # given up by its caller
+                    self._forget(entry)
+                    continue
                 lane.flying.append(entry)
                 self.flying[entry.number] = entry
                 self._list(lane)
@@ -137,7 +139,7 @@ class Outbox:
         elif entry in lane.failed:
             lane.failed.remove(entry)
         else:
-            lane.waiting.remove(entry)
+            del lane.waiting[entry.number]
         self._forget(entry)
         self._regroup(lane)
         self._list(lane)
@@ -183,7 +185,9 @@ class Outbox:
     def _regroup(self, lane: Lane) -> bool:
         if lane.flying or not lane.failed:
             return False
-        lane.waiting.extendleft(sorted(lane.failed, key=lambda entry: entry.number, reverse=True))
+        for entry in sorted(lane.failed, key=lambda entry: entry.number, reverse=True):
+            lane.waiting[entry.number] = entry
+            lane.waiting.move_to_end(entry.number, last=False)
         lane.failed.clear()
         return True
 

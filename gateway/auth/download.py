@@ -56,7 +56,7 @@ def download(url: str, *, timeout_s: float, most_bytes: int) -> bytes:
         return asyncio.run(document())
     except TimeoutError:
         raise NotDownloaded(f"no whole answer within {timeout_s:g} s") from None
-    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:  # the last: a host that is no name
         raise NotDownloaded(_shown(reason(error))) from None
 
 

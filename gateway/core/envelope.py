@@ -22,9 +22,9 @@ _MAX_TYPE_CHARS = 256
 
 
 DropReason = Literal[
-    "not_utf8", "not_json", "not_object", "too_deep", "too_large", "not_from_stream", "bad_sequence"
+    "not_utf8", "not_json", "not_object", "too_deep", "too_large", "not_from_stream", "bad_sequence", "fault"
 ]  # fmt: skip
-"""Why a message reaches nobody: what it holds, or that the stream did not send it."""
+"""Why a message reaches nobody: what it holds, that the stream did not send it, or a fault of ours in reading it."""
 
 
 class BadEvent(ValueError):

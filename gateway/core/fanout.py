@@ -38,6 +38,8 @@ class FanOut:
     Attributes:
         delivered: counts by transport.
         running: whether it is writing at this moment: then no reader may leave the live set.
+        failed: readers to whom it could not write, for a fault of ours.
+        fault: the last one.
     """
 
     def __init__(self, log: Log, tree: FilterTree, now: Callable[[], float]) -> None:
@@ -46,12 +48,14 @@ class FanOut:
         self._now = now
         self.delivered: dict[Transport, Delivered] = {each: Delivered() for each in get_args(Transport)}
         self.running = False
+        self.failed: list[Reader] = []
+        self.fault: Exception | None = None
 
     def write(self, events: list[Event]) -> bool:
         """Write events to the live readers that want them; whether any does.
 
-        A fault of ours ends the connections of those who were to get the same bytes: who of them has got them is not
-        known, but each knows where it was, and comes back there. The others get theirs; then it is raised.
+        Of those who were to get the same bytes when a write failed nobody knows who has got them: all of them are
+        `failed`. The others get theirs.
         """
         wanted: dict[Feed, list[Event]] = {}
         feeds_of = self._tree.feeds_of
@@ -63,8 +67,6 @@ class FanOut:
         if not wanted:
             return False
         now = self._now()
-        fault: Exception | None = None
-        failed: list[Reader] = []
         self.running = True
         try:
             for feed, batch in wanted.items():
@@ -76,8 +78,8 @@ class FanOut:
                             for reader in readers:
                                 reader.write(data)
                         except Exception as error:
-                            fault = error
-                            failed += readers
+                            self.fault = error
+                            self.failed += readers
                             continue
                         audience.events += len(batch)
                         audience.bytes += len(data)
@@ -87,8 +89,4 @@ class FanOut:
                     self._log.charge(event)
         finally:
             self.running = False
-        for reader in failed:
-            reader.sink.failed()
-        if fault is not None:
-            raise fault
         return True

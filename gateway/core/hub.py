@@ -310,20 +310,32 @@ class Hub:
             events, upto = self.log.window(self.flushed, FLUSH_EVENTS, FLUSH_BYTES)
             try:
                 wrote = self.fan_out.write(events) or wrote
-            except Exception as error:  # told below: what else has come is not to wait for the next event
-                fault = error
-            finally:
-                # Whatever happens, nobody is written the same twice.
-                self.flushed = upto
-                for reader in self._stalled:
-                    self.stall(reader)
-                self._stalled.clear()
+            except Exception as error:  # who has got what is not known of anybody
+                self.fan_out.fault = error
+                self.fan_out.failed = [reader for reader in self.readers if reader.place is Place.LIVE]
+            # Whatever happens, nobody is written the same twice.
+            self.flushed = upto
+            for reader in self._stalled:
+                self.stall(reader)
+            self._stalled.clear()
+            fault = self._end_failed() or fault
         self.log.evict()
         self._wake_ahead()
         if wrote and self.on_flush is not None:
             self.on_flush()
         if fault is not None:
             raise fault
+
+    def _end_failed(self) -> Exception | None:
+        """After a fault of ours in fan-out, which is returned: those who may lack something are ended before they get
+        what comes behind it. They know where they were, and come back there: never a silent hole."""
+        fan_out = self.fan_out
+        fault, failed = fan_out.fault, fan_out.failed
+        if fault is not None:
+            fan_out.fault, fan_out.failed = None, []
+            for reader in failed:
+                reader.sink.failed()
+        return fault
 
     def _wake_ahead(self) -> None:
         for reader in self._ahead.reached(self.flushed):

@@ -116,7 +116,7 @@ class Intake:
                 self._append(sequence, subject, payload, headers)
             else:
                 event = self._log.append(sequence, subject, payload)
-                event.checked()
+                self._log.check(event)
                 self._log.charge(event)
                 self._newest, self._newest_at = headers, sequence
 

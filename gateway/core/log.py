@@ -51,6 +51,7 @@ class Log:
         bytes: what it holds.
         dropped: messages that nobody gets, by reason.
         on_drop: told of each: the reason and the subject.
+        on_fault: told of an exception in checking an event, which is dropped then.
     """
 
     def __init__(self, limit_bytes: int, tree: FilterTree) -> None:
@@ -59,6 +60,7 @@ class Log:
         self.incarnation = ""
         self.dropped: Counter[DropReason] = Counter(dict.fromkeys(get_args(DropReason), 0))
         self.on_drop: Callable[[str, str], None] | None = None
+        self.on_fault: Callable[[Exception], None] = _raised
         self.prefix = b""
         self.reset("", 0)
 
@@ -125,11 +127,20 @@ class Log:
             self.bytes += event.cost - event.paid
             event.paid = event.cost
 
+    def check(self, event: Event) -> DropReason | None:
+        """Check an event. A fault of ours in that drops it: it would stop whatever comes behind, again and again."""
+        try:
+            return event.checked()
+        except Exception as error:
+            event.drop()
+            self.on_fault(error)
+            return "fault"
+
     def settle(self, events: list[Event]) -> list[Event]:
         """Those of these events that are good; the bad ones are counted, once."""
         good = []
         for event in events:
-            reason = event.checked()
+            reason = self.check(event)
             if reason is not None:
                 self.charge(event)
                 self.count_drop(reason, event.topic.subject)
@@ -193,3 +204,7 @@ class Log:
     def topics(self) -> int:
         """How many distinct subjects it holds."""
         return len(self._index)
+
+
+def _raised(error: Exception) -> None:
+    raise error

@@ -151,8 +151,11 @@ class Connection(asyncio.Protocol):
         self.room.sweep.add(self)
         crowded = self.admitted()
         self.started()
-        if crowded is not None:
-            self.end(crowded)  # there was room when it was still being looked at
+        # What was so when its token was looked at may not be so any more: a service may have taken seconds to answer.
+        # Nothing was written to its readers yet: they are served from the next turn on.
+        why = crowded or self.over(self.room.now())
+        if why is not None:
+            self.end(why)
 
     def admitted(self) -> Closing | None:
         """It is a connection from now on: count it, and say so. Why it has to go again, if it has to."""
@@ -262,7 +265,7 @@ class Connection(asyncio.Protocol):
             if now >= self._deadline:
                 self._finish_or_cut(now)
             return
-        why = self._over(now)
+        why = self.over(now)
         if why is not None:
             self.end(why)
             return
@@ -274,10 +277,11 @@ class Connection(asyncio.Protocol):
                 self._tell_state()
             self.beat(now)
 
-    def _over(self, now: float) -> Closing | None:
+    def over(self, now: float) -> Closing | None:
+        """Why its time is over, if it is."""
         guard = self.guard
         # Revocations are looked up here and nowhere else: whatever a connection was waiting for when one came, and
-        # whoever let it in meanwhile, the next round ends it.
+        # whoever let it in meanwhile, it ends when it is let in, or with the next round.
         if guard is not None and guard.principal is not None and self.room.revoked(guard.principal):
             return Closing.REVOKED
         if guard is not None and now >= guard.ends_at:

@@ -158,13 +158,14 @@ class HttpProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() != "1.1":
             self._refuse(early.OLD_HTTP)
             return
+        if self.flow.write_paused:
+            self._refuse(early.TOO_MANY)  # it has not read the answers of before: the one to this would wait unwatched
+            return
         if [value for name, value in self.headers if name == b"sec-websocket-version"] != [b"13"]:
             self._refuse(early.WRONG_VERSION)
             return
         super().handle_websocket_upgrade()
         protocol = cast(WebSocketProtocol, self.transport.get_protocol())
-        if self.flow.write_paused:
-            protocol.pause_writing()
         if not protocol.handshake_initiated:
             self._refuse(early.BAD_HTTP)  # the parser of handshakes gave up on it, without a word
         elif protocol.response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
@@ -308,8 +309,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         vars(self.conn).clear()  # a generator in it refers to it
         self.scope.pop("extensions", None)
         full = not self.writable.is_set()
-        _hand_over(transport, connection, cast("set[object]", self.connections), full=full)
         sent = self._taken_early()
+        _hand_over(transport, connection, cast("set[object]", self.connections), full=full)
         if sent and connection.transport is not None:
             connection.data_received(sent)
 

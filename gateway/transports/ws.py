@@ -81,7 +81,8 @@ class WebSocketConnection(FrameConnection):
                 self._let_in(guard, entry, ref)
             elif self.ending is Closing.CLIENT_CLOSED and entry is not None:
                 self.guard = guard
-                self.left(entry)
+                if self.over(self.room.now()) is None:
+                    self.left(entry)
         except ClientError as error:
             if self.ending is None and self.transport is not None:
                 self.turned_away(error, ref)
@@ -99,9 +100,9 @@ class WebSocketConnection(FrameConnection):
         if entry is not None:
             self.guard = guard
             self.authenticated(guard, ref)
-            crowded = self.named()
-            if crowded is not None:
-                self.end(crowded)
+            why = self.named() or self.over(self.room.now())
+            if why is not None:
+                self.end(why)
             else:
                 self.entered(entry)
         elif before is None or before.principal is None or guard.principal is None:

@@ -40,9 +40,12 @@ class FrameConnection(Connection):
 
     Args:
         room, arrival, dialect: see `Connection`.
+
+    Attributes:
+        unread_bytes: its part of `Room.unread_bytes`.
     """
 
-    __slots__ = ("_errors", "_held", "_incoming", "_pinged_at", "_spent_until", "_unread", "_waits_for_pong")
+    __slots__ = ("_errors", "_held", "_incoming", "_pinged_at", "_spent_until", "_waits_for_pong", "unread_bytes")
 
     transport_name = "ws"
 
@@ -52,7 +55,7 @@ class FrameConnection(Connection):
         self._errors = 0
         self._held = 0
         self._spent_until = 0.0
-        self._unread = 0
+        self.unread_bytes = 0
         self._pinged_at = room.now()
         self._waits_for_pong = False
 
@@ -152,15 +155,15 @@ class FrameConnection(Connection):
         if self._incoming is not None:
             self._incoming.feed(data)
             self._read()
-            if self._unread and self.room.unread_bytes > MOST_UNREAD_BYTES:
+            if self.unread_bytes and self.room.unread_bytes > MOST_UNREAD_BYTES:
                 self.end(Closing.OVERLOADED)
                 self._hang_up()
 
     def _count_unread(self) -> None:
         """What is left of what came counts, until it is read or its connection is gone."""
         left = 0 if self._incoming is None or self.transport is None else self._incoming.held_bytes
-        self.room.unread_bytes += left - self._unread
-        self._unread = left
+        self.room.unread_bytes += left - self.unread_bytes
+        self.unread_bytes = left
 
     def _stop_listening(self) -> None:
         self._incoming = None

@@ -72,9 +72,9 @@ class RawConnection(WebSocketConnection):
         self.refuse(error)
 
     def gapped(self, reader: Reader) -> None:
-        # Bare events have no word for it. Who named no cursor and has seen none yet misses nothing in between, and
-        # would come back to the same gap for ever.
-        if reader.announced or reader.events or reader.start.cursor is not None:
+        # Bare events have no word for it. Who is told by a control frame goes on where it named no cursor and has seen
+        # nothing yet: it misses nothing in between, and would come back to the same gap for ever.
+        if not self._control or reader.announced or reader.events or reader.start.cursor is not None:
             self.end(Closing.GAP)
 
     def message(self, text: bytes) -> None:
@@ -94,7 +94,8 @@ class RawConnection(WebSocketConnection):
             raise BadRequest("This route takes no messages.", code="not_accepted")
         if not isinstance(event_type, str) or not event_type:
             raise BadRequest("The message needs a type: a string that is not empty.", code="bad_request")
-        if self.room.unread_bytes + len(payload) > MOST_UNREAD_BYTES:
+        # What came of this message counts already, since it is read when all of it is there.
+        if self.room.unread_bytes - self.unread_bytes + len(payload) > MOST_UNREAD_BYTES:
             self.refuse(BadRequest("Too much waits to be stored; come again.", code="not_stored"))
             self.end(Closing.OVERLOADED)
             return

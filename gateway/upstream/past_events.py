@@ -31,7 +31,7 @@ class PastEvents:
             if topic is None:
                 topic = topics[message.subject] = Topic(message.subject)
             event = Event(message.sequence, topic, message.payload, self._log.prefix)
-            event.checked()  # not counted: each replica that was listening did, when it was live
+            self._log.check(event)  # not counted: each replica that was listening did, when it was live
             if event.good:
                 events.append(event)
         return events

@@ -103,6 +103,12 @@ async def test_nobody_there(server: JwksServer) -> None:
     await server.start()
 
 
+async def test_a_host_that_is_no_name() -> None:
+    """What cannot be a name (RFC 5891) is told as such, however it is spelled."""
+    with pytest.raises(NotDownloaded):
+        await asyncio.to_thread(download, "http://xn--zzzzzzzz99999/keys", timeout_s=5, most_bytes=1000)
+
+
 PROXIED = "http://issuer.invalid/keys"
 
 

@@ -14,6 +14,7 @@ import pytest
 from nats.aio.client import Client
 
 from gateway.core.revoked import BUCKET
+from tests.auth.following import make_bucket
 from tests.auth.test_bucket_troubles import configuration
 from tests.conftest import StartGateway
 from tests.support.command import natsgate
@@ -24,6 +25,7 @@ from tests.support.nats_proxy import NatsProxy
 from tests.support.nats_server import NatsServer
 from tests.support.producer import publish
 from tests.support.raw_ws import RawWebSocket, encode_text
+from tests.support.service import Service
 from tests.support.sse import SseClient
 from tests.support.stored import stored
 from tests.support.tokens import JWT, bearer, token
@@ -31,6 +33,18 @@ from tests.support.ws import ws_client
 
 ConnectNats = Callable[[str], Awaitable[Client]]
 ALL = ["repo.>"]
+ASKED = routes(
+    ['name = "asked"', 'path = "/asked/{id}"', 'subjects = ["repo.{id}.>"]', 'authorize = "service"'],
+    [
+        'name = "board"',
+        'path = "/board/{id}"',
+        'transports = ["ws"]',
+        'framing = "raw"',
+        'subjects = ["repo.{id}.>"]',
+        'publish = "inbox.board.{type}"',
+        'authorize = "service"',
+    ],
+)
 RAW = routes(
     [
         'name = "board"',
@@ -157,6 +171,44 @@ async def test_a_replica_that_starts_knows_before_it_is_ready(
         assert await statuses([gateway], alice) == {401}
 
 
+@pytest.mark.parametrize("path", ["/asked/1?since=all", "/board/1?since=all"], ids=["sse", "raw"])
+async def test_who_is_revoked_while_a_service_is_asked_gets_nothing(
+    own_nats: NatsServer, start_gateway: StartGateway, connect_nats: ConnectNats, path: str
+) -> None:
+    """A token that was good when it came, and is revoked before the service has answered, opens nothing: not one event,
+    and what was said with the handshake is not stored."""
+    nc = await connect_nats(own_nats.url)
+    bucket = await make_bucket(nc)
+    gateway = await start_gateway(nats_url=own_nats.url, settings=JWT, config=ASKED)
+    await publish(nc, "repo.1.x", '{"n":1}')
+    alice = bearer(token("alice", subscribe=ALL))
+    client: SseClient | RawWebSocket
+    if path.startswith("/asked"):
+        client = SseClient(gateway.url, target=path, headers=alice)
+    else:
+        client = RawWebSocket(gateway.url, path, subprotocol=None, headers=alice, early=encode_text('{"type":"said"}'))
+    async with Service(nc, path.split("/")[1], {"allow": True}) as service:
+        service.opens.clear()
+        opening = asyncio.create_task(client.open())
+        await service.until_asked(1)
+        await bucket.put("alice", b"%d" % (time.time() + 60))
+
+        async def known() -> bool:
+            return (await asyncio.to_thread(gateway.metrics)).total("natsgate_revoked_users") == 1
+
+        await eventually(known, "the gateway knows it")
+        service.opens.set()
+        await opening
+        try:
+            if isinstance(client, SseClient):
+                assert [each.type for each in await client.rest()] == ["natsgate.closing"]
+            else:
+                assert (await client.next_frame()).close_code == 3003
+        finally:
+            client.close()
+    assert await stored(nc, "inbox.>") == []
+
+
 async def test_a_replica_that_cannot_know_is_not_ready(tmp_path: Path, start_gateway: StartGateway) -> None:
     """Its login may not read the bucket: `/readyz` says so, with the mend, and 503."""
     lacking = "$JS.API.DIRECT.GET.KV_natsgate_revoked"
@@ -219,6 +271,10 @@ async def test_a_replica_that_cannot_know_who_is_revoked_serves_nothing(
     async with NatsServer(tmp_path / "nats", arguments=["-c", str(config)]) as server:
         operator = {"NATS_USER": "operator", "NATS_PASSWORD": "pw"}
         done = await asyncio.to_thread(natsgate, "provision", settings={"NATS_URL": server.url, **operator})
+        assert done.returncode == 0, done
+        done = await asyncio.to_thread(
+            natsgate, "publish", "repo.1.x", '{"n":1}', settings={"NATS_URL": server.url, **operator}
+        )
         assert done.returncode == 0, done
         login = {"NATS_USER": "follower", "NATS_PASSWORD": "pw", "LINGER_S": 0}
         gateway = await start_gateway(nats_url=server.url, settings=JWT | login, ready=False)

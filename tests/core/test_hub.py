@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from gateway.core.closing import Closing
 from gateway.core.cursor import Cursor
 from gateway.core.dialect import SSE
+from gateway.core.envelope import DropReason
+from gateway.core.event import Event
 from gateway.core.feed import Feeds
 from gateway.core.hub import FLUSH_EVENTS, Hub
 from gateway.core.log import Log
@@ -279,9 +281,9 @@ class FaultyClient(Client):
         super().__init__(hub, filters, cursor)
 
 
-def test_a_fault_in_a_fan_out_is_never_a_silent_hole() -> None:
-    """Where writing fails, those who were to get the same bytes are ended, and come back where they were; the others
-    have all of it, what came behind it too, and the fault is raised."""
+def test_a_fault_in_writing_is_never_a_silent_hole() -> None:
+    """Those who were to get the same bytes are ended, and come back where they were; the others have all of it, what
+    came behind it too, and the fault is raised."""
     hub, loop = hub_with()
     hub.opened()
     before, faulty, behind = Client(hub, "repo.1.>"), FaultyClient(hub, "repo.1.>", fails_at=2), Client(hub, "repo.1.>")
@@ -295,6 +297,55 @@ def test_a_fault_in_a_fan_out_is_never_a_silent_hole() -> None:
     assert other.seen == list(range(1, FLUSH_EVENTS + 12))
     for client in (before, behind):
         assert client.seen in ([1], list(range(1, FLUSH_EVENTS + 2)))
+    store(hub, "repo.1.x")
+    loop.settle()
+    assert other.seen[-1] == FLUSH_EVENTS + 12
+
+
+def test_a_fault_in_finding_who_wants_what_ends_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not known who lacks something, all who are live are ended, and come back where they were."""
+    hub, loop = hub_with()
+    hub.opened()
+    clients = [Client(hub, "repo.1.>"), Client(hub, "repo.2.>")]
+    store(hub, "repo.1.x")
+    loop.settle()
+
+    def fault(topic: object) -> list[object]:
+        raise Fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub.feeds.tree, "feeds_of", fault)
+        store(hub, "repo.1.x")
+        with pytest.raises(Fault):
+            loop.turn()
+    assert [client.failures for client in clients] == [1, 1]
+    assert hub.readers == set()
+
+
+def test_a_fault_in_checking_an_event_costs_that_event_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is dropped, counted and told; what stands beside it comes, live and to who reads forward, and nobody is
+    ended."""
+    hub, loop = hub_with()
+    hub.opened()
+    told: list[Exception] = []
+    hub.log.on_fault = told.append
+    one, two = Client(hub, "repo.1.>"), Client(hub, "repo.2.>")
+
+    def checked(event: Event) -> DropReason | None:
+        if event.seq == 3 and event.data:  # not dropped yet
+            raise Fault
+        return good(event)
+
+    good = Event.checked
+    monkeypatch.setattr(Event, "checked", checked)
+    for subject in ("repo.1.x", "repo.2.x", "repo.3.x", "repo.1.x", "repo.2.x"):
+        store(hub, subject)
+    loop.settle()
+    late = Client(hub, "repo.>", 0)
+    loop.settle()
+    assert (one.seen, two.seen, late.seen) == ([1, 4], [2, 5], [1, 2, 4, 5])
+    assert [client.failures for client in (one, two, late)] == [0, 0, 0]
+    assert len(told) == hub.log.dropped["fault"] == 1
 
 
 def test_a_fault_while_one_catches_up_ends_that_one_only() -> None:

@@ -267,6 +267,19 @@ async def test_messages_that_wait_to_be_stored_are_bounded(start_gateway: StartG
         await until_nothing_unread(gateway)
 
 
+async def test_one_large_message_alone_is_not_too_much(start_gateway: StartGateway) -> None:
+    """What came of a message counts once: one of more than half of `MOST_UNREAD_BYTES` is looked at as any other, and
+    refused for what it is. (NATS takes none so large.)"""
+    gateway = await start_gateway(config=BOARD, WS_MAX_MESSAGE_BYTES=60 * MIB, MAX_EVENT_BYTES=0, INBOUND_RATE=0)
+    async with RawWebSocket(gateway.url, "/board/1?control=true", subprotocol=None) as board:
+        await board.send(encode_text('{"type":"move","pad":"%s"}' % ("x" * (40 * MIB))))
+        while (frame := (await board.next_text(timeout_s=30)).json())["natsgate"] != "error":
+            pass
+        assert "Too much waits" not in frame["message"]
+        await board.send(encode_frame(PING, b"still there"))
+        assert (await board.next_frame()).opcode == PONG
+
+
 ASKED = routes(
     ['name = "asked"', 'path = "/asked"', 'transports = ["ws"]', 'subjects = ["repo.1.>"]', 'authorize = "service"']
 )
