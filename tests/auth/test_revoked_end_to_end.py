@@ -241,7 +241,9 @@ async def test_nobody_gets_anything_before_it_is_known_who_is_revoked(
     await nc.close()
     await asyncio.to_thread(own_nats.stop)
     gateway = await start_gateway(nats_url=own_nats.url, settings=JWT, config=RAW, ready=False)
-    alice, bob = bearer(token("alice", subscribe=ALL, publish=["inbox.>"])), bearer(token("bob", subscribe=ALL))
+    before = int(time.time()) - 60
+    alice = bearer(token("alice", subscribe=ALL, publish=["inbox.>"], iat=before))
+    bob = bearer(token("bob", subscribe=ALL, iat=before))
     query = {"since": "all"}
     async with (
         SseClient(gateway.url, "repo.>", headers=alice, query=query) as one,
