@@ -71,6 +71,18 @@ class _Client(Client):
         except Exception as error:  # whatever it is, the read loop must live on; it is logged and counted
             self._broken(error)
 
+    async def _connect_to_server(self, server: Any) -> None:
+        # An attempt to reconnect that is refused behind TCP leaves its socket to the garbage collector, nats-py's next
+        # one forgets it: through an outage of hours they would pile up.
+        _abandon(self)
+        await super()._connect_to_server(server)
+
+
+def _abandon(client: Client) -> None:
+    writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
+    if isinstance(writer, asyncio.StreamWriter):
+        writer.transport.abort()
+
 
 class Subscribed:
     """A subscription that outlives reconnects and replaced clients."""
@@ -286,10 +298,8 @@ async def _shut(client: _Client) -> None:
             await asyncio.wait_for(client.close(), timeout=CLOSE_TIMEOUT_S)
     finally:
         # What it did not close in time, as with a server that is frozen, it would keep until it is collected.
-        writer = getattr(getattr(client, "_transport", None), "_io_writer", None)
-        if isinstance(writer, asyncio.StreamWriter):
-            writer.transport.abort()
-            await asyncio.sleep(0)  # asyncio closes the socket in its next turn
+        _abandon(client)
+        await asyncio.sleep(0)  # asyncio closes the socket in its next turn
 
 
 def connect_options(
