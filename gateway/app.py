@@ -328,7 +328,7 @@ def _path_of(body: bytes) -> str | None:
         content = orjson.loads(body)
     except orjson.JSONDecodeError:
         content = None
-    path = content.get("path") if isinstance(content, dict) else 0
+    path = content.get("path", 0 if content else None) if isinstance(content, dict) else 0
     if not isinstance(path, str | None):
         raise BadRequest('The body is to be {"path":"/events"}, or empty: then the ticket is for /events and /ws.')
     return path

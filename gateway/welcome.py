@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def welcome(address: str, nats_url: str, token: str, *, state: Path, secret: Path) -> str:
@@ -16,6 +24,7 @@ def welcome(address: str, nats_url: str, token: str, *, state: Path, secret: Pat
         secret: the file that holds what tokens are signed with.
     """
     url = f"http://{address}"
+    command = "natsgate" if shutil.which("natsgate") else shown(Path(sys.executable).with_name("natsgate"))
     bearer = '-H "Authorization: Bearer $NATSGATE_TOKEN"'
     return "\n".join(
         (
@@ -26,13 +35,13 @@ def welcome(address: str, nats_url: str, token: str, *, state: Path, secret: Pat
             f"  curl -N -H 'Authorization: Bearer {token}' '{url}/events?subject=repo.>'",
             "",
             f"Its token, for a month and for everything (more of them: NATSGATE_JWT_SECRET_FILE={secret} "
-            "natsgate token --sub …):",
+            f"{command} token --sub …):",
             f"  export NATSGATE_TOKEN={token}",
             "",
             "More of it:",
             f"  curl -N {bearer} '{url}/events?subject=task.*.progress&subject=user.>&named=true'",
             f"  curl -N {bearer} {url}/api/repositories/1/events",
-            f"  natsgate tail --url {url} 'repo.>'                (takes NATSGATE_TOKEN)",
+            f"  {command} tail --url {url} 'repo.>'                (takes NATSGATE_TOKEN)",
             f"  ws://{address}/ws                        (subprotocol natsgate.v1; first "
             'message {"op":"auth","ref":1,"token":"…"})',
             f"  ws://{address}/api/projects/1/ws         (bare events)",
@@ -42,7 +51,7 @@ def welcome(address: str, nats_url: str, token: str, *, state: Path, secret: Pat
             f"  {url}/events?subject=repo.%3E&access_token={token}",
             "",
             "Publish one yourself, from any NATS client:",
-            f"  natsgate publish --nats-url {nats_url} repo.42.task.progress "
+            f"  {command} publish --nats-url {nats_url} repo.42.task.progress "
             '\'{"type":"task.progress","payload":{"percent":50}}\'',
             f'  nats -s {nats_url} pub repo.42.task.progress \'{{"type":"task.progress","payload":{{"percent":50}}}}\'',
             "",

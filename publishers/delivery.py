@@ -171,7 +171,7 @@ class Delivery:
         turn = random.randrange(len(urls))  # so that many publishers spread over the servers
         while self._accepting or self.outbox.entries:
             try:
-                link = await Link.open(urls[turn % len(urls)], self.settings, self._answered)
+                link = await Link.open(urls[turn % len(urls)], self.settings, self._answered, self._forbidden)
             except NatsUnreachable as err:
                 if failures == 0:
                     log.warning("NATS is away, events are buffered: %s", err)
@@ -278,6 +278,17 @@ class Delivery:
             self._conclude(entry, Refused(f"the stream refused {said}", code=code, err_code=err_code))
         else:
             self._retry(entry, f"the stream did not store {said}")
+
+    def _forbidden(self, subject: str) -> None:
+        """The server let a message to this subject (in lower case: nats-py tells it so) pass to nobody."""
+        meant = [entry for entry in self.outbox.flying.values() if entry.subject.lower() == subject]
+        if len({entry.subject for entry in meant}) != 1:
+            return  # which of them is not said; none is acknowledged, so it is tried again
+        for entry in meant:
+            if not entry.in_doubt:  # of an attempt before that one, nobody knows
+                what = f"the NATS login may not publish to {entry.subject}"
+                mend = "let it (deploy/nats/README.md has a table of rights), or log in as somebody who may"
+                self._conclude(entry, Refused(f"{what}: it is not stored; {mend}", code=403, err_code=0))
 
     def _retry(self, entry: Entry, reason: str) -> None:
         """The attempt failed on a connection that works."""

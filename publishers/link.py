@@ -30,6 +30,7 @@ _CLOSE_S = 0.25
 _CREDS_JWT = re.compile(r"-BEGIN NATS USER JWT-+\s+([\w.=-]+)\s+-+END NATS USER JWT-")
 _CREDS_SEED = re.compile(r"-BEGIN USER NKEY SEED-+\s+(\w+)\s+-+END USER NKEY SEED-")
 
+_FORBIDDEN = re.compile(r'permissions violation for publish to "([^"]*)"', re.IGNORECASE)
 _STATUS = re.compile(rb"NATS/1\.0 (\d{3})")
 
 Answer = Callable[[int, bytes, str | None], None]
@@ -53,23 +54,30 @@ class _Client(Client):
 class Link:
     """An open connection with one inbox for all acknowledgements. Make it with `Link.open`."""
 
-    def __init__(self, client: _Client, url: str, settings: Settings, on_answer: Answer) -> None:
+    def __init__(
+        self, client: _Client, url: str, settings: Settings, on_answer: Answer, on_forbidden: Callable[[str], None]
+    ) -> None:
         self.url = url
         self.reason = ""
         self._client = client
         self._settings = settings
         self._on_answer = on_answer
+        self._on_forbidden = on_forbidden
         self._inbox = ""
 
     @classmethod
-    async def open(cls, url: str, settings: Settings, on_answer: Answer) -> Link:
+    async def open(cls, url: str, settings: Settings, on_answer: Answer, on_forbidden: Callable[[str], None]) -> Link:
         """Connects to one server and subscribes for acknowledgements.
+
+        Args:
+            on_answer: see `Answer`.
+            on_forbidden: called with a subject, in lower case, that the login may not publish to.
 
         Raises:
             NatsUnreachable: the server is not there, refuses the login, or is silent for `connect_timeout_s`.
         """
         client = _Client()
-        link = cls(client, url, settings, on_answer)
+        link = cls(client, url, settings, on_answer, on_forbidden)
         client.answered = link._answered
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
@@ -163,6 +171,9 @@ class Link:
         # nats-py awaits this in its reader: raising here would end all reading without a word.
         self.reason = _told(error)
         log.debug("nats: %s", self.reason)
+        forbidden = _FORBIDDEN.search(self.reason)
+        if forbidden is not None:
+            self._on_forbidden(forbidden[1].lower())
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:

@@ -285,6 +285,7 @@ BAD_BODIES = {
     "no JSON": b"path=/events",
     "a list": b'["/events"]',
     "text": b'"/events"',
+    "another name for it": b'{"paths":["/events"]}',
     "a number for a path": b'{"path":1}',
     "a list of paths": b'{"path":["/events"]}',
     "no slash": b'{"path":"events"}',

@@ -75,6 +75,23 @@ def test_the_image_is_what_the_page_promises() -> None:
     assert of(image, "EXPOSE") == [" ".join(ports)]
 
 
+def test_the_page_installs_as_the_dockerfile_does() -> None:
+    """Without containers: the handbook's lines are the Dockerfile's, with the same locks and the same strictness."""
+
+    def pips(text: str) -> list[list[str]]:
+        text = text.replace("\\\n", " ")
+        found = [line.split() for line in re.findall(r"tools/bin/pip ([^\n&]*)", text)]
+        return [[word for word in words if word.startswith("--") or word.endswith((".lock", ":"))] for words in found]
+
+    def strict(words: list[str]) -> list[str]:
+        return [word.removeprefix("deploy/") for word in words if word != "--no-cache-dir"]
+
+    written = pips((DEPLOY / "README.md").read_text("utf-8"))
+    built = pips(FILE.read_text("utf-8"))
+    assert len(written) == 4
+    assert [strict(each) for each in written] == [strict(each) for each in built[: len(written)]]
+
+
 def test_nothing_else_gets_into_the_build() -> None:
     """What is copied is let in by the ignore file, and nothing but that."""
     build, _ = stages()

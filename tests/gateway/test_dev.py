@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import shutil
 import signal
 import time
 import urllib.error
@@ -83,6 +84,11 @@ def test_the_screen_shows_urls_and_a_curl_line(dev: Dev) -> None:
         words = shlex.split(line)
         assert words[:2] == ["curl", "-N"]
         headers = dict([words[words.index("-H") + 1].split(": ", 1)])
+        for command in ("tail", "publish"):
+            (line,) = [each for each in dev.output.splitlines() if f"natsgate {command} " in each]
+            assert shutil.which(shlex.split(line)[0]), (
+                "what is to be pasted can be found, whether the venv is active or not"
+            )
         assert dev_events(words[-1], headers) == 200
         assert dev_events(words[-1], {}) == 401
         dev.interrupt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from pathlib import Path
@@ -12,7 +13,7 @@ import nkeys  # type: ignore[import-untyped]
 import pytest
 from nats.js.api import StreamConfig
 
-from publishers import NatsUnreachable, Publisher, PublishTimeout, Settings
+from publishers import Ack, NatsUnreachable, Publisher, Refused, Settings
 from tests.publishers.broker import Broker
 from tests.publishers.logins import certificates, new_key, operator_config
 
@@ -68,7 +69,7 @@ async def test_user_and_password(tmp_path: Path) -> None:
 
 
 async def test_missing_permission(tmp_path: Path) -> None:
-    """A login that may not publish the subject: the error tells what NATS said."""
+    """A login that may not publish the subject is refused, at once and for good; what it may publish goes on."""
     rights = '{ publish: ["$JS.API.>", "repo.1.>"] }'
     with _broker(
         tmp_path, f'authorization {{ users: [ {{ user: a, password: "b", permissions: {rights} }} ] }}'
@@ -78,7 +79,7 @@ async def test_missing_permission(tmp_path: Path) -> None:
         )
         await _provision(settings)
         async with Publisher(settings) as publisher:
-            with pytest.raises(PublishTimeout, match=r'(?i)permissions violation for publish to "repo\.2\.x"'):
+            with pytest.raises(Refused, match=r"may not publish to repo\.2\.x: it is not stored"):
                 await publisher.emit("repo", "2", "x")
             await publisher.emit("repo", "1", "x")
 
@@ -154,3 +155,20 @@ def test_settings_from_environment(tmp_path: Path) -> None:
         secret.write_bytes(content)
         with pytest.raises(ValueError, match=f"NATSGATE_NATS_TOKEN_FILE: .* {said}"):
             Settings.from_env({"NATSGATE_NATS_TOKEN_FILE": str(secret)})
+
+
+async def test_a_subject_that_is_not_ones_own(tmp_path: Path) -> None:
+    """What the login may not publish is refused at once, by name and with the mend; it is not stored, and what it may
+    publish goes on, also behind it."""
+    rights = 'permissions: { publish: { allow: ["repo.>", "$JS.API.>"] }, subscribe: ["_INBOX.>"] }'
+    with _broker(tmp_path, f"authorization {{ users: [ {{ user: a, password: b, {rights} }} ] }}") as broker:
+        settings = Settings(servers=broker.url, user="a", password="b")
+        await _provision(settings)
+        async with Publisher(settings) as publisher:
+            with pytest.raises(Refused, match=r"may not publish to task\.1\.X: .*deploy/nats") as refused:
+                await publisher.publish("task.1.X", {})
+            assert (refused.value.code, refused.value.err_code) == (403, 0)
+            futures = [await publisher.enqueue(each, {}) for each in ("task.1.x", "repo.1.x", "task.1.x", "repo.2.x")]
+            outcomes = await asyncio.gather(*futures, return_exceptions=True)
+            assert [type(each) for each in outcomes] == [Refused, Ack, Refused, Ack]
+            assert publisher.stats.buffered_events == 0
