@@ -176,7 +176,7 @@ def revoke(settings: Settings, sub: str | None, at: str | None, lifted: bool, sh
         raise CommandFailed("--lift takes every token again; leave --at out")
     if shown:
         lines, complaints = asyncio.run(revoking.listed(settings))
-        for complaint in complaints if lines or complaints else ["nobody is revoked"]:
+        for complaint in complaints:
             tell(complaint)
         for line in lines:
             click.echo(line)
@@ -202,13 +202,15 @@ def publish(settings: Settings, subject: str, event: str | None, lines: bool, ms
     import asyncio
 
     from gateway.commands import publish as publishing
+    from gateway.nats_settings import place_of
 
     try:
         publishing.check_subject(subject, settings)
         if not lines:
             given = None if event in (None, "-") else str(event).encode("utf-8", "surrogateescape")
             ack = asyncio.run(publishing.publish_one(settings, subject, given, msg_id))
-            click.echo(f"duplicate of {ack.sequence}" if ack.duplicate else f"stored {ack.sequence}")
+            became = f"duplicate of {ack.sequence}" if ack.duplicate else f"stored {ack.sequence}"
+            click.echo(f"{became} at {place_of(settings)}")
             return
         if event not in (None, "-"):
             raise CommandFailed("--lines reads standard input; leave the event out")
@@ -221,6 +223,7 @@ def _publish_lines(settings: Settings, subject: str, msg_id: str | None) -> None
     import asyncio
 
     from gateway.commands.publish import PROGRESS_S, PROGRESS_TTY_S, LinePublisher
+    from gateway.nats_settings import place_of
 
     tty = sys.stderr.isatty()
 
@@ -236,7 +239,7 @@ def _publish_lines(settings: Settings, subject: str, msg_id: str | None) -> None
     finally:
         if tty:
             click.echo("\r\x1b[K", err=True, nl=False)
-        click.echo(run.totals.line())
+        click.echo(run.totals.line() + (f" at {place_of(settings)}" if run.totals.last else ""))
         if run.totals.next_line:
             tell(f"line {run.totals.next_line} and what follows were not sent")
     if run.totals.failed:

@@ -1,13 +1,21 @@
-"""NATS as the settings describe it: how to connect, and the stream that is expected there."""
+"""NATS as the settings describe it: how to connect, the stream that is expected there, and where that is in words."""
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlsplit
 
-from gateway.core.stream import StreamShape
+from gateway.core.bucket import BucketShape
+from gateway.core.stream import PROVISION, StreamShape
 from gateway.settings import Settings
 from gateway.upstream.connection import connect_options
 from gateway.values import revealed
+
+DEFAULT_PORT = 4222
+"""Of a server whose URL names none."""
 
 
 def nats_options(settings: Settings) -> dict[str, Any]:
@@ -28,4 +36,29 @@ def nats_options(settings: Settings) -> dict[str, Any]:
 
 def shape_of(settings: Settings) -> StreamShape:
     """The stream that the settings expect."""
-    return StreamShape(settings.stream, settings.roots, settings.live_prefix)
+    return StreamShape(settings.stream, settings.roots, settings.live_prefix, provision=provision_command(settings))
+
+
+def bucket_of(settings: Settings) -> BucketShape:
+    """The bucket of revoked users that is expected there."""
+    return BucketShape(provision=provision_command(settings))
+
+
+def provision_command(settings: Settings) -> str:
+    """The command that makes stream and bucket there: typed without its server it would make them on the default one,
+    and say that it has."""
+    if settings.nats_url == Settings.model_fields["nats_url"].default:
+        return PROVISION
+    return f"{PROVISION} --nats-url {shlex.quote(','.join(without_login(settings.nats_url)))}"
+
+
+def without_login(urls: Iterable[str]) -> list[str]:
+    """The URLs without user and password."""
+    return [re.sub(r"//[^/]*@", "//", url) for url in urls]
+
+
+def place_of(settings: Settings) -> str:
+    """The servers, `host:port`, for whoever does not know which of them it is connected to."""
+    parts = [urlsplit(url) for url in without_login(settings.nats_url)]
+    places = [part.netloc if part.port else f"{part.netloc}:{DEFAULT_PORT}" for part in parts]
+    return places[0] if len(places) == 1 else f"one of {' '.join(places)}"

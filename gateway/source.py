@@ -16,7 +16,7 @@ from gateway.core.intake import Intake
 from gateway.core.log import Log
 from gateway.core.revoked import Revoked
 from gateway.logs import Logger, Seldom
-from gateway.nats_settings import shape_of
+from gateway.nats_settings import bucket_of, shape_of
 from gateway.settings import Settings
 from gateway.upstream.api import StreamApi
 from gateway.upstream.availability import Availability
@@ -102,6 +102,7 @@ class Source:
                 random=random,
                 log=log,
                 on_loaded=self._known,
+                shape=bucket_of(settings),
             )
         self.availability = Availability(self.nats, shape, log)
         self.tap = Tap(

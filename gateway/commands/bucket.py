@@ -33,9 +33,7 @@ def look_at_bucket(shape: BucketShape, config: dict[str, Any]) -> list[Finding]:
         found.append(problem("bucket", text, mend))
     if config.get("storage") == "memory":
         text = f"stream {shape.name} is in memory: revocations go when the server ends"
-        mend = (
-            f"JetStream cannot change that; nats stream rm {shape.name} and natsgate provision make a new one on file"
-        )
+        mend = f"JetStream cannot change that; nats stream rm {shape.name} and {shape.provision} make a new one on file"
         found.append(note("bucket", text, mend))
     age_s = int(config.get("max_age") or 0) / 1e9
     if age_s:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from gateway.commands.auth_findings import look_at_keys
 from gateway.commands.bucket import look_at_bucket
 from gateway.commands.finding import Finding, fine, note, problem
-from gateway.commands.nats_session import NotPermitted, Session, open_session, without_login
+from gateway.commands.nats_session import NotPermitted, Session, open_session
 from gateway.commands.outcome import NatsNotReached
 from gateway.commands.overlaps import explained, overlaps
 from gateway.commands.permissions import silence_of, try_permissions
 from gateway.commands.quantities import show_duration, show_size
 from gateway.commands.stream_findings import look_at
-from gateway.core.bucket import BUCKET_SHAPE
+from gateway.core.bucket import BUCKET_SHAPE, BucketShape
 from gateway.core.errors import UpstreamError, UpstreamRefused
 from gateway.core.stream import NO_SUCH_STREAM, StreamShape, StreamState
-from gateway.nats_settings import shape_of
+from gateway.nats_settings import bucket_of, shape_of, without_login
 from gateway.settings import Settings
 
 
@@ -60,25 +60,25 @@ async def _beyond_reach(session: Session, settings: Settings) -> list[Finding]:
     if isinstance(told, StreamState):
         found += _stream(shape, told)
     elif missing:
-        found.append(problem("stream", f"there is no stream {shape.name}", "run: natsgate provision"))
+        found.append(problem("stream", f"there is no stream {shape.name}", f"run: {shape.provision}"))
     elif not isinstance(told, NotPermitted):
         return [*found, silence_of(told)]
     if revocation:
-        found += _bucket(trial.told.get(BUCKET_SHAPE.name))
+        found += _bucket(bucket_of(settings), trial.told.get(BUCKET_SHAPE.name))
     return found
 
 
-def _bucket(told: StreamState | UpstreamError | None) -> list[Finding]:
-    name = BUCKET_SHAPE.name
+def _bucket(shape: BucketShape, told: StreamState | UpstreamError | None) -> list[Finding]:
+    name = shape.name
     if isinstance(told, StreamState):
-        found = look_at_bucket(BUCKET_SHAPE, told.config)
+        found = look_at_bucket(shape, told.config)
         if any(each.level == "problem" for each in found):
             return found
         text = f"{name} holds {told.subjects} entries ({told.bytes} of {show_size(int(told.config['max_bytes']))})"
         return [fine("bucket", text), *found]
     if isinstance(told, UpstreamRefused) and told.code == NO_SUCH_STREAM:
         return [
-            note("bucket", f"there is no stream {name}: nobody is revoked", "natsgate provision, or revoke, makes it")
+            note("bucket", f"there is no stream {name}: nobody is revoked", f"{shape.provision}, or revoke, makes it")
         ]
     if told is None or isinstance(told, NotPermitted):
         return []  # said with the permissions

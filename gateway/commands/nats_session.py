@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -13,7 +12,7 @@ from gateway.background import end
 from gateway.commands.outcome import CommandFailed, NatsNotReached
 from gateway.core.errors import UpstreamError
 from gateway.core.violation import Violation, read_violation
-from gateway.nats_settings import nats_options
+from gateway.nats_settings import nats_options, without_login
 from gateway.settings import Settings
 from gateway.upstream.connection import NatsConnection
 
@@ -145,8 +144,3 @@ async def open_session(settings: Settings) -> AsyncIterator[Session]:
         yield session
     finally:
         await end([running, up])
-
-
-def without_login(urls: Iterable[str]) -> list[str]:
-    """The URLs without user and password."""
-    return [re.sub(r"//[^/]*@", "//", url) for url in urls]

@@ -54,4 +54,4 @@ def _mend(other: str, shape: Shape, *, adoptable: bool) -> str:
     mend = f"{', '.join(ways[:-1])} or {ways[-1]}"
     if adoptable and isinstance(shape, StreamShape):
         mend = f"set NATSGATE_STREAM={other} where it is to be the stream of events; else {mend}"
-    return f"{mend}; then run: natsgate provision"
+    return f"{mend}; then run: {shape.provision}"

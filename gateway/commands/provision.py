@@ -18,9 +18,8 @@ from gateway.commands.outcome import CommandFailed
 from gateway.commands.stream_admin import create, look_up, update
 from gateway.commands.stream_change import Plan, Wishes, new_config, plan_change
 from gateway.commands.stream_findings import look_at
-from gateway.core.bucket import BUCKET_SHAPE
 from gateway.core.stream import Shape
-from gateway.nats_settings import shape_of
+from gateway.nats_settings import bucket_of, shape_of
 from gateway.settings import Settings
 from gateway.upstream.api import StreamApi
 
@@ -70,7 +69,7 @@ def provision(settings: Settings, wishes: Wishes, speech: Speech, *, yes: bool) 
         NatsNotReached, ConfigError: see `open_session`.
         CommandFailed: the server refuses, nobody agreed to a change, or one of them stays unusable.
     """
-    shape = shape_of(settings)
+    shape, bucket = shape_of(settings), bucket_of(settings)
     made = _provision(
         settings,
         _Target(
@@ -86,10 +85,10 @@ def provision(settings: Settings, wishes: Wishes, speech: Speech, *, yes: bool) 
     _provision(
         settings,
         _Target(
-            BUCKET_SHAPE,
-            lambda config: plan_bucket_change(BUCKET_SHAPE, config, replicas=replicas),
-            lambda: BUCKET_SHAPE.config(replicas=replicas),
-            lambda config: look_at_bucket(BUCKET_SHAPE, config),
+            bucket,
+            lambda config: plan_bucket_change(bucket, config, replicas=replicas),
+            lambda: bucket.config(replicas=replicas),
+            lambda config: look_at_bucket(bucket, config),
         ),
         speech,
         yes=yes,
@@ -99,7 +98,7 @@ def provision(settings: Settings, wishes: Wishes, speech: Speech, *, yes: bool) 
 def _provision(settings: Settings, target: _Target, speech: Speech, *, yes: bool) -> dict[str, Any]:
     """Make or change one stream; returns its configuration."""
     name = target.shape.name
-    shown = asyncio.run(_created_or_planned(settings, target, speech))
+    shown, server = asyncio.run(_created_or_planned(settings, target, speech))
     if shown.created:
         _warn_of(target, shown, speech)
         return shown.config
@@ -108,18 +107,18 @@ def _provision(settings: Settings, target: _Target, speech: Speech, *, yes: bool
     for each in shown.regrets:
         speech.warn(each)
     if shown.changes:
-        speech.say(f"stream {name}, to be changed:")
+        speech.say(f"stream {name} at {server}, to be changed:")
         for change in shown.changes:
             speech.say(f"  {change.line()}")
         if not yes:
             _agree(name, speech)
-        asyncio.run(_apply(settings, target, shown))
-        speech.say(f"stream {name} changed")
+        server = asyncio.run(_apply(settings, target, shown))
+        speech.say(f"stream {name} changed at {server}")
     unusable = target.shape.problems(shown.config)
     if unusable:
         raise CommandFailed("; ".join(unusable))
     if not shown.changes:
-        speech.say(f"stream {name} is there and usable; nothing to do")
+        speech.say(f"stream {name} is there and usable at {server}; nothing to do")
     _warn_of(target, shown, speech)
     return shown.config
 
@@ -139,19 +138,21 @@ def _warn_of(target: _Target, plan: Plan, speech: Speech) -> None:
             speech.warn(f"{each.text}; {each.mend}")
 
 
-async def _created_or_planned(settings: Settings, target: _Target, speech: Speech) -> Plan:
+async def _created_or_planned(settings: Settings, target: _Target, speech: Speech) -> tuple[Plan, str]:
+    """What would change, or what was made; and the server that says so."""
     async with open_session(settings) as session:
         api = StreamApi(session, target.shape)
         state = await look_up(api)
         if state is not None:
-            return target.plan(state.config)
+            return target.plan(state.config), session.server
         config = target.config()
         await create(api, config)
-        speech.say(f"stream {api.shape.name} created: {orjson.dumps(config).decode()}")
-        return Plan(config, created=True)
+        speech.say(f"stream {api.shape.name} created at {session.server}: {orjson.dumps(config).decode()}")
+        return Plan(config, created=True), session.server
 
 
-async def _apply(settings: Settings, target: _Target, shown: Plan) -> None:
+async def _apply(settings: Settings, target: _Target, shown: Plan) -> str:
+    """Change it; the server that has."""
     async with open_session(settings) as session:
         api = StreamApi(session, target.shape)
         state = await look_up(api)
@@ -160,6 +161,7 @@ async def _apply(settings: Settings, target: _Target, shown: Plan) -> None:
                 f"stream {api.shape.name} was not changed: somebody else changed it meanwhile; run it again"
             )
         await update(api, shown.config)
+        return session.server
 
 
 def attended() -> bool:

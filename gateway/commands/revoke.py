@@ -29,7 +29,7 @@ from gateway.core.revoked import (
 )
 from gateway.core.rights import BadClaims, parse_sub
 from gateway.core.stream import Shape, read_answer
-from gateway.nats_settings import shape_of
+from gateway.nats_settings import bucket_of, shape_of
 from gateway.settings import Settings
 from gateway.upstream.api import StreamApi
 from gateway.upstream.reads import NO_MESSAGE, StreamReads
@@ -92,12 +92,12 @@ async def revoke(settings: Settings, sub: str, not_before: float, say: Say) -> N
             if stored.not_before is not None and stored.not_before >= not_before:
                 earlier = "; to take some of them again: --lift first" if stored.not_before > not_before else ""
                 before = format_not_before(stored.not_before)
-                say(f"{name}'s tokens issued before {before} are refused already{earlier}")
+                say(f"{name}'s tokens issued before {before} are refused already (at {session.server}){earlier}")
                 return
             # Written only onto what was seen: of two who revoke at once, the later time stays.
             before = format_not_before(not_before)
             if await _put(session, subject, before.encode(), {EXPECTED: str(stored.sequence)}):
-                say(f"{name}'s tokens issued before {before} are refused from now on")
+                say(f"{name}'s tokens issued before {before} are refused from now on (at {session.server})")
                 return
     raise CommandFailed(f"{name} was not revoked: others write the same entry all the time; run it again")
 
@@ -107,21 +107,25 @@ async def lift(settings: Settings, sub: str, say: Say) -> None:
     subject, name = _subject(sub), printable(sub)
     async with open_session(settings) as session:
         state = await look_up(StreamApi(session, BUCKET_SHAPE))
-        if state is None or (await _stored(session, subject)).not_before is None:
-            say(f"{name} is not revoked; nothing to do")
+        if state is None:
+            say(f"there is no bucket of revoked users at {session.server}: {name} is not revoked; nothing to do")
+            return
+        if (await _stored(session, subject)).not_before is None:
+            say(f"{name} is not revoked at {session.server}; nothing to do")
             return
         try:
             await _put(session, subject, b"", {"KV-Operation": "DEL"})
         except _Full:
             await _purge(session, subject)  # a marker needs more room than the entry gives back
-        say(f"{name}'s tokens are taken again, whenever they were issued")
+        say(f"{name}'s tokens are taken again, whenever they were issued (at {session.server})")
 
 
 async def listed(settings: Settings) -> tuple[list[str], list[str]]:
     """Everybody who is revoked.
 
     Returns:
-        lines `<time> <sub>`, sorted by `sub`; and lines about entries that cannot be read. Raises as `revoke`.
+        lines `<time> <sub>`, sorted by `sub`; and lines about entries that cannot be read, or that there are none.
+        Raises as `revoke`.
     """
     complaints: list[str] = []
 
@@ -136,9 +140,10 @@ async def listed(settings: Settings) -> tuple[list[str], list[str]]:
         api = StreamApi(session, BUCKET_SHAPE)
         state = await look_up(api)
         if state is None:
-            return [], []
+            return [], [f"nobody is revoked: there is no bucket of revoked users at {session.server}"]
         reads = StreamReads(session.nats, api, f"_INBOX.natsgate.{secrets.token_hex(8)}")
         try:
+            server = session.server
             content, position, state = await read_on(api, reads, state.first - 1, state, strange)
         except UpstreamError as error:
             direct = f"$JS.API.DIRECT.GET.{BUCKET_SHAPE.name}"
@@ -151,6 +156,8 @@ async def listed(settings: Settings) -> tuple[list[str], list[str]]:
         for sub, not_before in sorted(content.times.items())
         if not_before is not None
     ]
+    if not (lines or complaints):
+        complaints.append(f"nobody is revoked at {server}")
     return lines, complaints
 
 
@@ -177,7 +184,7 @@ async def _usable_bucket(session: Session, settings: Settings, say: Say) -> None
     api = StreamApi(session, BUCKET_SHAPE)
     state = await look_up(api)
     if state is not None:
-        problems = BUCKET_SHAPE.problems(state.config)
+        problems = bucket_of(settings).problems(state.config)
         if problems:
             raise CommandFailed("; ".join(problems))
         return
@@ -185,7 +192,7 @@ async def _usable_bucket(session: Session, settings: Settings, say: Say) -> None
     stream = await look_up(events)
     replicas = 1 if stream is None else int(stream.config.get("num_replicas") or 1)
     await create(api, BUCKET_SHAPE.config(replicas=replicas))
-    say(f"stream {BUCKET_SHAPE.name} created: nobody was revoked before")
+    say(f"there was no bucket of revoked users at {session.server}; made it (stream {BUCKET_SHAPE.name})")
 
 
 async def _stored(session: Session, subject: str) -> _Stored:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.core.revoked import BUCKET, PREFIX
-from gateway.core.stream import DUPLICATE_WINDOW_NS
+from gateway.core.stream import DUPLICATE_WINDOW_NS, PROVISION
 from gateway.core.subjects import covers
 
 MAX_BYTES = 8 * 2**20
@@ -24,9 +24,11 @@ class BucketShape:
 
     Attributes:
         name: its stream.
+        provision: the command that makes it so, for mends.
     """
 
     name: str = f"KV_{BUCKET}"
+    provision: str = PROVISION
 
     def config(self, *, replicas: int = 1) -> dict[str, Any]:
         """The configuration for `$JS.API.STREAM.CREATE`: that of any KV bucket (NATS ADR-8), bounded."""
@@ -71,7 +73,7 @@ class BucketShape:
 
     def problems(self, config: dict[str, Any]) -> list[str]:
         """What keeps revoked users from being refused, or the table from being bounded; each with its mend."""
-        mend = "run: natsgate provision"
+        mend = f"run: {self.provision}"
         found = []
         needed = self.needed(config)
         if "subjects" in needed:

@@ -17,6 +17,7 @@ DUPLICATE_WINDOW_NS = 120 * 10**9
 DEFAULT_MAX_AGE_S = 24 * 3600.0
 DEFAULT_MAX_BYTES = 2**30
 DEFAULT_MAX_CONSUMERS = 1000
+PROVISION = "natsgate provision"
 
 
 class Shape(Protocol):
@@ -25,6 +26,10 @@ class Shape(Protocol):
     @property
     def name(self) -> str:
         """The stream."""
+
+    @property
+    def provision(self) -> str:
+        """The command that makes it so."""
 
     def problems(self, config: dict[str, Any]) -> list[str]:
         """What keeps natsgate from working on a stream of this configuration; each with its mend. Empty: it is
@@ -39,11 +44,13 @@ class StreamShape:
         name: the stream.
         roots: the first tokens it stores.
         live_prefix: what republished subjects begin with.
+        provision: the command that makes the stream so, for mends.
     """
 
     name: str
     roots: tuple[str, ...]
     live_prefix: str
+    provision: str = PROVISION
 
     def config(
         self, *, replicas: int = 1, max_age_s: float = DEFAULT_MAX_AGE_S, max_bytes: int = DEFAULT_MAX_BYTES
@@ -77,24 +84,24 @@ class StreamShape:
         if missing:
             found.append(
                 f"stream {self.name} does not store {' '.join(f'{root}.>' for root in missing)}; "
-                "run: natsgate provision (or leave those out of NATSGATE_ROOTS)"
+                f"run: {self.provision} (or leave those out of NATSGATE_ROOTS)"
             )
         republish = config.get("republish") or {}
         wanted = f"{self.live_prefix}.>"
         if republish.get("dest") != wanted or republish.get("src") not in (">", "", None):
             found.append(
-                f"stream {self.name} does not republish everything to {wanted}; run: natsgate provision "
+                f"stream {self.name} does not republish everything to {wanted}; run: {self.provision} "
                 "(or set NATSGATE_LIVE_PREFIX to its prefix)"
             )
         elif republish.get("headers_only"):
-            found.append(f"stream {self.name} republishes headers only; run: natsgate provision")
+            found.append(f"stream {self.name} republishes headers only; run: {self.provision}")
         if config.get("retention", "limits") != "limits":
             found.append(
                 f"stream {self.name} has retention {config['retention']}: events go before clients have come back for "
-                "them; run: natsgate provision"
+                f"them; run: {self.provision}"
             )
         if not config.get("allow_direct"):
-            found.append(f"stream {self.name} does not allow direct gets; run: natsgate provision")
+            found.append(f"stream {self.name} does not allow direct gets; run: {self.provision}")
         return found
 
 

@@ -76,7 +76,7 @@ class Availability:
     def _explained(self, error: UpstreamError) -> str:
         name = self._shape.name
         if isinstance(error, UpstreamRefused) and error.code == NO_SUCH_STREAM:
-            return f"there is no stream {name}; run: natsgate provision"
+            return f"there is no stream {name}; run: {self._shape.provision}"
         if isinstance(error, UpstreamRefused) and error.code == JETSTREAM_OFF:
             return "this NATS account has no JetStream; enable it in the nats-server configuration: jetstream { }"
         if isinstance(error, UpstreamAway) and not self._nats.connected:

@@ -73,6 +73,7 @@ class Revocations:
         random: for the waits between attempts.
         log: for lines about the bucket.
         on_loaded: called once, as soon as the table is true for the first time.
+        shape: what the bucket is to be.
 
     Attributes:
         loaded: whether the bucket was read once, or there was none.
@@ -90,12 +91,13 @@ class Revocations:
         random: Random,
         log: Logger,
         on_loaded: Callable[[], None],
+        shape: BucketShape = BUCKET_SHAPE,
     ) -> None:
         self._on_loaded = on_loaded
         self._nats = nats
         self._nats_reads = nats_reads
-        self._api: StreamApi[BucketShape] = StreamApi(nats, BUCKET_SHAPE)
-        self._reads = StreamReads(nats_reads, StreamApi(nats_reads, BUCKET_SHAPE), inbox)
+        self._api: StreamApi[BucketShape] = StreamApi(nats, shape)
+        self._reads = StreamReads(nats_reads, StreamApi(nats_reads, shape), inbox)
         self._random = random
         self._log = log
         self._now: Callable[[], float] = asyncio.get_running_loop().time
@@ -183,7 +185,7 @@ class Revocations:
             if not self._doubted(self.ledger.subjects > 0):
                 self._absent()
         else:
-            self._problems = BUCKET_SHAPE.problems(state.config)
+            self._problems = self._api.shape.problems(state.config)
             if not self._doubted(state.incarnation == self._life and state.last < self._position):
                 await self._read(state)
                 self._done()

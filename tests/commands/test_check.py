@@ -125,7 +125,7 @@ async def test_a_foreign_stream_is_one_line_and_the_way_out_is_no_circle(own: Ow
     overlap, missing = problems(found).splitlines()
     assert overlap.startswith(f"stream {other} stores subjects below {own.a}.> {own.b}.>, which belong to {own.name}; ")
     assert f"set NATSGATE_STREAM={other} where" in overlap
-    assert missing == f"there is no stream {own.name}; run: natsgate provision"
+    assert missing == f"there is no stream {own.name}; run: natsgate provision --nats-url {own.settings['NATS_URL']}"
     done = await own.run("provision")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

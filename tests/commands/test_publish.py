@@ -38,7 +38,7 @@ async def test_an_event_is_stored_as_it_was_written(own: OwnStream) -> None:
     """As an argument and from standard input, byte for byte; the sequence is printed."""
     await own.make()
     first = '{"type": "x",  "n": 1.0}'
-    assert (await own.ok("publish", f"{own.a}.1.x", first)).strip() == "stored 1"
+    assert (await own.ok("publish", f"{own.a}.1.x", first)).startswith("stored 1 at ")
     for arguments in (("-",), ()):
         done = await fed(own, b'{\n "n": 12345678901234567890123 }\n', f"{own.a}.1.x", *arguments)
         assert done.returncode == 0, done.stderr
@@ -48,8 +48,8 @@ async def test_an_event_is_stored_as_it_was_written(own: OwnStream) -> None:
 async def test_the_same_id_is_stored_once(own: OwnStream) -> None:
     """`--id` is the `Nats-Msg-Id`: the second time it is told as a duplicate."""
     await own.make()
-    assert (await own.ok("publish", f"{own.a}.1.x", "{}", "--id", "one")).strip() == "stored 1"
-    assert (await own.ok("publish", f"{own.a}.1.x", "{}", "--id", "one")).strip() == "duplicate of 1"
+    assert (await own.ok("publish", f"{own.a}.1.x", "{}", "--id", "one")).startswith("stored 1 at ")
+    assert (await own.ok("publish", f"{own.a}.1.x", "{}", "--id", "one")).startswith("duplicate of 1 at ")
     assert await stored(own) == [b"{}"]
 
 
@@ -60,7 +60,7 @@ async def test_lines_are_stored_in_order(own: OwnStream) -> None:
     text = "\r\n\n".join(texts).encode()
     done = await fed(own, text, f"{own.a}.1.x", "--lines", "--id", "import-1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.decode().strip() == "2000 stored, 0 duplicates, 0 failed, up to sequence 2000"
+    assert done.stdout.decode().startswith("2000 stored, 0 duplicates, 0 failed, up to sequence 2000 at 127.0.0.1:")
     assert (await stored(own))[::100] == [each.encode() for each in texts[::100]]
     again = await fed(own, text, f"{own.a}.1.x", "--lines", "--id", "import-1")
     assert again.stdout.decode().startswith("0 stored, 2000 duplicates, 0 failed")

@@ -68,10 +68,10 @@ async def test_it_revokes_and_says_so(place: Place) -> None:
     """The time is the next whole second, so that no token of this second counts; the bucket is made when it lacks."""
     before = time.time()
     said = await place.ok("revoke", "alice")
-    assert f"stream {BUCKET_SHAPE.name} created" in said
+    assert f"there was no bucket of revoked users at 127.0.0.1:{place.server.port}; made it" in said
     told = said.splitlines()[-1]
     assert told.startswith("alice's tokens issued before ")
-    assert told.endswith(" are refused from now on")
+    assert told.endswith(f" are refused from now on (at 127.0.0.1:{place.server.port})")
     value = await place.value("alice")
     assert value in told
     time_ = datetime.fromisoformat(value).timestamp()
@@ -89,7 +89,9 @@ async def test_replicas_follow_it(place: Place) -> None:
         await replica.holds({"owner/repo.js é": 1767225600.0, "alice": 1767229200.0})
         assert "taken again" in await place.ok("revoke", "--lift", "alice")
         await replica.holds({"owner/repo.js é": 1767225600.0})
-        assert "not revoked; nothing to do" in await place.ok("revoke", "--lift", "alice")
+        assert f"not revoked at 127.0.0.1:{place.server.port}; nothing to do" in await place.ok(
+            "revoke", "--lift", "alice"
+        )
 
 
 async def test_a_revocation_is_never_weakened_unasked(place: Place) -> None:
