@@ -31,7 +31,7 @@ class NotPermitted(UpstreamError):
     """
 
     def __init__(self, verb: str, subject: str) -> None:
-        super().__init__(f"the NATS login may not {verb} to {subject}; allow it as in deploy/nats/permissions.conf")
+        super().__init__(f"the NATS login may not {verb} to {subject}")
         self.verb = verb
         self.subject = subject
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from gateway.commands import overlaps
+from gateway.commands.nats_session import NotPermitted
 from gateway.commands.outcome import CommandFailed
 from gateway.core.errors import UpstreamError, UpstreamRefused
 from gateway.core.stream import NO_SUCH_STREAM, Shape, StreamState
@@ -24,6 +25,9 @@ _MENDS = {
     10028: "the account may not store so much: give a smaller --max-bytes, or raise its limits",
 }
 """JetStream's error codes that an operator can do something about here."""
+
+_NOT_PERMITTED = "run this with the operator's login (deploy/nats/README.md)"
+"""To allow it would mend it, too, but the gateway's login, which may be the one in use, is not to have these rights."""
 
 
 async def create(api: StreamApi[Shape], config: dict[str, Any]) -> None:
@@ -95,6 +99,8 @@ async def _refusal(done: str, api: StreamApi[Shape], config: dict[str, Any], err
 def explained(done: str, name: str, error: UpstreamError) -> str:
     """What could not be done with a stream, why, and what mends it."""
     mend = _MENDS.get(error.code, "") if isinstance(error, UpstreamRefused) else ""
-    if not mend and "nobody answers" in str(error):
+    if isinstance(error, NotPermitted):
+        mend = _NOT_PERMITTED
+    elif not mend and "nobody answers" in str(error):
         mend = "JetStream is not enabled: start nats-server with -js"
     return f"stream {name} could not be {done}: {error}" + (f"; {mend}" if mend else "")

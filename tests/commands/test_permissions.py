@@ -161,7 +161,26 @@ async def test_operators_revoke_and_gateways_follow(server: NatsServer, login: L
     done = await asyncio.to_thread(natsgate, "revoke", "alice", settings=settings(server, "publisher"))
     assert done.returncode == 2
     assert "may not publish to $JS.API.STREAM.INFO.KV_natsgate_revoked" in done.stderr
-    assert "permissions.conf" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["revoke", "alice"], "gateway"),
+        (["revoke", "alice"], "publisher"),
+        (["revoke", "--list"], "publisher"),
+        (["provision", "--max-age", "3h", "--yes"], "gateway"),
+        (["provision"], "service"),
+    ],
+)
+async def test_what_operators_do_needs_their_login(server: NatsServer, arguments: list[str], name: str) -> None:
+    """Whoever may not is told which login may, and not to give the right to this one: the gateway's lacks it on
+    purpose."""
+    done = await asyncio.to_thread(natsgate, *arguments, settings=settings(server, name))
+    assert done.returncode == 2, done
+    assert "the NATS login may not publish to $" in done.stderr
+    assert done.stderr.endswith("; run this with the operator's login (deploy/nats/README.md)\n")
+    assert "allow" not in done.stderr
 
 
 async def test_a_gateway_makes_no_consumer(login: Login) -> None:
