@@ -81,7 +81,8 @@ def check(config: Path | None, nats_url: str | None, as_json: bool) -> None:
     quiet_logs()
     reached = True
     try:
-        found, reached = asyncio.run(run(load_settings(config=config, given={"nats_url": nats_url})))
+        settings = load_settings(config=config, given={"nats_url": nats_url}, keyless=True)
+        found, reached = asyncio.run(run(settings))
     except (ConfigError, CommandFailed) as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         if not as_json:

@@ -58,6 +58,13 @@ from publishers.wire import DEFAULT_ROOTS
 _SECRET = ("nats_url", "nats_nkey", "nats_password", "nats_token", "jwt_secret", "ticket_secret", "jwks_url")
 """Settings whose values are never shown. A NATS URL may hold a password."""
 
+NO_KEYS = "jwt needs something to check tokens with"
+KEYS = (
+    "NATSGATE_JWT_SECRET_FILE, NATSGATE_JWT_PUBLIC_KEY_FILE or NATSGATE_JWKS_URL "
+    "(or AUTH=none on a loopback address: no tokens)"
+)
+"""What is wrong with settings that lack keys, and what would be right."""
+
 
 class Settings(BaseModel):
     """All settings, frozen. Descriptions give unit, meaning and what 0 means."""
@@ -215,13 +222,13 @@ class Settings(BaseModel):
         """A setting as its author named it: `--listen`, `natsgate.toml: listen`, else `NATSGATE_LISTEN`."""
         return _named(setting, self._spelled)
 
+    @property
+    def lacks_keys(self) -> bool:
+        """Whether tokens are asked for, and nothing is there to check them with."""
+        return self.auth == "jwt" and not (self.jwt_secret or self.jwt_public_key or self.jwks_url)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.auth == "jwt" and not (self.jwt_secret or self.jwt_public_key or self.jwks_url):
-            raise ValueError(
-                "auth: jwt needs something to check tokens with: NATSGATE_JWT_SECRET_FILE, "
-                "NATSGATE_JWT_PUBLIC_KEY_FILE or NATSGATE_JWKS_URL (or AUTH=none on a loopback address: no tokens)"
-            )
         if self.auth == "none" and not self.listen.loopback and not self.insecure:
             raise ValueError(
                 f"auth: none on {self.listen} would show every event to everybody who can reach it; "
@@ -262,7 +269,11 @@ class Settings(BaseModel):
 
 
 def load_settings(
-    environ: Mapping[str, str] | None = None, config: Path | None = None, given: Mapping[str, object] | None = None
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+    given: Mapping[str, object] | None = None,
+    *,
+    keyless: bool = False,
 ) -> Settings:
     """Read and validate all settings.
 
@@ -270,6 +281,7 @@ def load_settings(
         environ: the environment; absent: this process's.
         config: a TOML file.
         given: settings from the command line; they win over everything.
+        keyless: take settings that lack keys, too: for whoever serves nobody.
 
     Raises:
         ConfigError: one line that names the setting as its author wrote it, and what would be right.
@@ -290,7 +302,7 @@ def load_settings(
         if value is not None:
             values[key] = value
             spelled[key] = "--" + key.replace("_", "-")
-    return _settings(values, spelled, wrong)
+    return _settings(values, spelled, wrong, keyless=keyless)
 
 
 def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
@@ -302,11 +314,15 @@ def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:
     return _settings({name: getattr(running, name) for name in Settings.model_fields} | dict(changes), {})
 
 
-def _settings(values: Mapping[str, Any], spelled: Mapping[str, str], wrong: Sequence[str] = ()) -> Settings:
+def _settings(
+    values: Mapping[str, Any], spelled: Mapping[str, str], wrong: Sequence[str] = (), *, keyless: bool = False
+) -> Settings:
     try:
         settings = Settings(**values)
     except ValidationError as error:
         raise ConfigError(*wrong, *(_line(each, spelled) for each in error.errors(include_url=False))) from None
+    if settings.lacks_keys and not keyless:
+        wrong = [*wrong, f"{_named('auth', spelled)}: {NO_KEYS}: {KEYS}"]
     if wrong:
         raise ConfigError(*wrong)
     settings._spelled = spelled

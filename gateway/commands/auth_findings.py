@@ -10,13 +10,15 @@ from gateway.core.errors import ConfigError
 from gateway.core.revoked import Revoked
 from gateway.identity import Identity
 from gateway.logs import logger
-from gateway.settings import Settings
+from gateway.settings import KEYS, NO_KEYS, Settings
 
 
 async def look_at_keys(settings: Settings) -> list[Finding]:
     """Read the keys as a gateway would; those of an issuer are fetched once."""
     if settings.auth != "jwt":
         return []
+    if settings.lacks_keys:
+        return [problem("auth", f"{settings.name_of('auth')}: {NO_KEYS}", f"give {KEYS}")]
     loop = asyncio.get_running_loop()
     try:
         identity = Identity(settings, Revoked(), random=Random(), now=loop.time, log=logger())

@@ -213,6 +213,21 @@ async def test_a_server_without_jetstream_is_told(tmp_path: Any) -> None:
     assert "JetStream is not enabled" in done.stdout
 
 
+async def test_without_keys_the_rest_is_looked_at_all_the_same(own: OwnStream) -> None:
+    """AUTH=jwt and nothing to check tokens with: one problem among all that is found out about NATS and the stream,
+    and exit code 2; a gateway does not start so."""
+    await own.ok("provision")
+    code, found = await own.findings(AUTH="jwt")
+    assert code == 2
+    (line,) = problems(found).splitlines()
+    assert line.startswith("NATSGATE_AUTH: jwt needs something to check tokens with; give NATSGATE_JWT_SECRET_FILE, ")
+    fine = {each["about"] for each in found if each["level"] == "ok"}
+    assert fine >= {"settings", "nats", "permissions", "stream"}
+    done = await own.run("serve", AUTH="jwt", LISTEN="127.0.0.1:0")
+    assert done.returncode == 2
+    assert done.stderr.startswith("natsgate: NATSGATE_AUTH: jwt needs something to check tokens with: NATSGATE_JWT_")
+
+
 async def test_keys_that_cannot_be_used_are_named(own: OwnStream) -> None:
     """A key that is none, and an issuer that does not answer: problems with their mends, beside the rest."""
     await own.ok("provision")
