@@ -6,8 +6,13 @@ import asyncio
 
 from gateway.core.errors import UpstreamAway, UpstreamError, UpstreamRefused
 from gateway.core.stream import JETSTREAM_OFF, NO_SUCH_STREAM, StreamShape, StreamState
+from gateway.core.violation import Lacking
 from gateway.logs import Logger, Seldom
 from gateway.upstream.connection import NatsConnection
+
+SAID_AGAIN_S = 60.0
+"""How often the log is told at most that NATS is not connected for another reason: each server of several may have its
+own, again and again."""
 
 _MEND = "check NATSGATE_NATS_URL, the login (NATSGATE_NATS_*), and that nats-server runs"
 
@@ -31,6 +36,10 @@ class Availability:
         self._shape = shape
         self._log = log
         self._seldom = Seldom(asyncio.get_running_loop().time)
+        self._away_seldom = Seldom(asyncio.get_running_loop().time, interval_s=SAID_AGAIN_S)
+        self._lacking = Lacking(
+            ("publish", f"$JS.API.{verb}.{shape.name}") for verb in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET")
+        )
         self.usable = asyncio.Event()
         self.usable_once = False
         self.reasons = ["NATS is not connected yet"]
@@ -41,15 +50,17 @@ class Availability:
             self._log.info("nats_connected", server=self._nats.server)
         else:
             self._log.warning("nats_disconnected")
+            self._lacking.forget()
             self.unusable(["NATS is not connected"])
 
     def nats_trouble(self, event: str, fields: dict[str, object]) -> None:
         """Something went wrong on the NATS connection; it mends itself, the log says what it was."""
+        self._lacking.hear(str(fields.get("error", "")))
         held = self._seldom.due(event)
         if held is not None:
             self._log.warning(event, **fields, held_back=held)
-        if not self._nats.connected:
-            self.reasons = [f"NATS is not connected: {self._nats.last_error}; {_MEND}"]
+        if not self._nats.connected and self._nats.last_error:
+            self._away()
 
     def examine(self, state: StreamState) -> None:
         """The stream's leader has said what the stream is."""
@@ -58,6 +69,7 @@ class Availability:
             self.unusable(problems)
             return
         self.reasons = []
+        self._lacking.forget()
         self.usable_once = True
         self.usable.set()
         self._log.info("stream_usable", stream=self._shape.name, last=state.last)
@@ -73,6 +85,16 @@ class Availability:
             self.reasons = reasons
             self._log.warning("not_usable", reasons=reasons)
 
+    def _away(self) -> None:
+        reasons = [self._not_connected()]
+        if reasons != self.reasons:
+            self.reasons = reasons
+            if self._away_seldom.due("not_usable") is not None:
+                self._log.warning("not_usable", reasons=reasons)
+
+    def _not_connected(self) -> str:
+        return f"NATS is not connected: {self._nats.last_error}; {_MEND}"
+
     def _explained(self, error: UpstreamError) -> str:
         name = self._shape.name
         if isinstance(error, UpstreamRefused) and error.code == NO_SUCH_STREAM:
@@ -80,5 +102,5 @@ class Availability:
         if isinstance(error, UpstreamRefused) and error.code == JETSTREAM_OFF:
             return "this NATS account has no JetStream; enable it in the nats-server configuration: jetstream { }"
         if isinstance(error, UpstreamAway) and not self._nats.connected:
-            return f"NATS is not connected: {self._nats.last_error}; {_MEND}"
-        return str(error)
+            return self._not_connected()
+        return "; ".join(self._lacking.reasons()) or str(error)

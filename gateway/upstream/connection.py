@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import ParseResult
 
 import nats.errors
 import nats.protocol.parser
@@ -58,6 +59,7 @@ class _Client(Client):
         super().__init__()
         self._broken = broken
         self.direct: dict[int, Receive] = {}
+        self.place = ""  # the server that was tried last; a URL may hold a login
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receive = self.direct.get(sid)
@@ -75,7 +77,12 @@ class _Client(Client):
         # An attempt to reconnect that is refused behind TCP leaves its socket to the garbage collector, nats-py's next
         # one forgets it: through an outage of hours they would pile up.
         _abandon(self)
+        self.place = _place(server.uri)
         await super()._connect_to_server(server)
+
+
+def _place(url: ParseResult) -> str:
+    return f"{url.hostname}:{url.port}"
 
 
 def _abandon(client: Client) -> None:
@@ -121,6 +128,7 @@ class NatsConnection:
         self._on_change = on_change
         self._on_trouble = on_trouble
         self._client: _Client | None = None
+        self._newest: _Client | None = None
         self._taps: set[Subscribed] = set()
         self._closed = asyncio.Event()
         self.connected = False
@@ -136,7 +144,7 @@ class NatsConnection:
     @property
     def server(self) -> str:
         url = self._client.connected_url if self._client is not None and self.connected else None
-        return f"{url.hostname}:{url.port}" if url is not None else ""
+        return _place(url) if url is not None else ""
 
     async def run(self) -> None:
         """Keep a connection up until cancelled; then close it.
@@ -146,7 +154,7 @@ class NatsConnection:
         waits = backoff(self._random, RECONNECT_FIRST_S, RECONNECT_MOST_S)
         while True:
             self._closed.clear()
-            client = _Client(self._broken)
+            client = self._newest = _Client(self._broken)
             try:
                 await client.connect(
                     **self._options,
@@ -279,7 +287,8 @@ class NatsConnection:
     async def _error(self, error: BaseException) -> None:
         # nats-py awaits this in its read loop: it must neither raise nor wait.
         self.last_error = str(error) or error.__class__.__name__
-        self._on_trouble("nats_error", {"error": self.last_error})
+        place = self._newest.place if self._newest is not None else ""
+        self._on_trouble("nats_error", {"error": self.last_error} | ({"server": place} if place else {}))
 
     async def _disconnected(self) -> None:
         self._down()

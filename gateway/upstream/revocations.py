@@ -21,7 +21,7 @@ from gateway.core.ledger import Content, Ledger
 from gateway.core.revoked import PREFIX, Entry, Revoked, read_entry, split_headers
 from gateway.core.schedule import backoff
 from gateway.core.stream import NO_SUCH_STREAM, Shape, StreamState
-from gateway.core.violation import Violation, read_violation
+from gateway.core.violation import Lacking
 from gateway.logs import Logger, Seldom
 from gateway.upstream.api import StreamApi
 from gateway.upstream.connection import NatsConnection, Subscribed
@@ -48,16 +48,13 @@ RETRY_FIRST_S, RETRY_MOST_S = 1.0, 30.0
 
 _AWAY = "revocations are not noticed: NATS is not connected"
 
-_NEEDED = {
-    Violation(verb, subject.lower()): f"{verb} to {subject}"
-    for verb, subject in (
-        ("subscribe", SUBJECTS),
-        ("publish", f"$JS.API.STREAM.INFO.{BUCKET_SHAPE.name}"),
-        ("publish", f"$JS.API.STREAM.MSG.GET.{BUCKET_SHAPE.name}"),
-        ("publish", f"$JS.API.DIRECT.GET.{BUCKET_SHAPE.name}"),
-    )
-}
-"""What the login has to be allowed, by how the server says that it is not."""
+_NEEDED = (
+    ("subscribe", SUBJECTS),
+    ("publish", f"$JS.API.STREAM.INFO.{BUCKET_SHAPE.name}"),
+    ("publish", f"$JS.API.STREAM.MSG.GET.{BUCKET_SHAPE.name}"),
+    ("publish", f"$JS.API.DIRECT.GET.{BUCKET_SHAPE.name}"),
+)
+"""What the login has to be allowed."""
 
 
 class Revocations:
@@ -112,7 +109,7 @@ class Revocations:
         self._whole = True
         self._doubts = 0
         self._problems: list[str] = []
-        self._violations: set[str] = set()
+        self._lacking = Lacking(_NEEDED)
         self.ledger = Ledger(table)
         self.loaded = False
         self.reasons = [_AWAY]
@@ -126,15 +123,13 @@ class Revocations:
             self._whole = True
             self._look_at = self._now()
         else:
-            self._violations.clear()  # the next login may have other rights, and is told what it lacks
+            self._lacking.forget()
             self.reasons = [_AWAY]
         self._wake.set()
 
     def nats_trouble(self, event: str, fields: dict[str, object]) -> None:
         """Something went wrong on one of them; a refused permission explains why reading fails."""
-        violation = read_violation(str(fields.get("error", "")))
-        if violation in _NEEDED:
-            self._violations.add(_NEEDED[violation])
+        self._lacking.hear(str(fields.get("error", "")))
 
     def _receive(self, subject: bytes, headers: bytes | None, payload: bytes) -> None:
         if self._waits is None and self._look_at > self._now() + LIVE_S:
@@ -260,7 +255,7 @@ class Revocations:
             self.loaded = True
             self._on_loaded()
         self._waits = None
-        self._say(self._problems + [f"revocations come some seconds late: {each}" for each in self._forbidden()])
+        self._say(self._problems + [f"revocations come some seconds late: {each}" for each in self._lacking.reasons()])
 
     def _failed(self, reason: str) -> None:
         if self._waits is None:
@@ -270,11 +265,7 @@ class Revocations:
             self._say([reason])
 
     def _explained(self, error: UpstreamError) -> str:
-        return f"it is not known who is revoked: {'; '.join(self._forbidden() or self._problems) or error}"
-
-    def _forbidden(self) -> list[str]:
-        mend = "allow it as in deploy/nats/permissions.conf"
-        return [f"the NATS login may not {each}; {mend}" for each in sorted(self._violations)]
+        return f"it is not known who is revoked: {'; '.join(self._lacking.reasons() or self._problems) or error}"
 
     def _say(self, reasons: list[str]) -> None:
         if reasons != self.reasons:
