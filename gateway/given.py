@@ -37,7 +37,7 @@ def from_file(path: Path, fields: Collection[str], wrong: list[str]) -> dict[str
     except RecursionError:
         raise ConfigError(f"{path}: is no valid TOML: its values are nested too deep") from None
     unknown = [key for key in content if key not in fields]
-    wrong += [f"{path}: {key}: there is no such setting{_meant(key, fields)}" for key in unknown]
+    wrong += [f"{path}: {key}: there is no such setting{meant(key, fields)}" for key in unknown]
     return {key: value for key, value in content.items() if key not in unknown}
 
 
@@ -60,7 +60,7 @@ def from_environment(
         if from_file:
             key = key.removesuffix("_file")
         if key not in fields or key == "route" or name != name.upper():
-            wrong.append(f"{name}: there is no such setting{_meant(key, fields, PREFIX)}")
+            wrong.append(f"{name}: there is no such setting{meant(key, fields, PREFIX)}")
         elif key in found:
             wrong.append(f"{found[key][1]} and {name} are both set; give one of them")
         else:
@@ -83,6 +83,13 @@ def _secret(name: str, path: str) -> str:
     return value
 
 
-def _meant(key: str, fields: Collection[str], prefix: str = "") -> str:
-    close = difflib.get_close_matches(key.lower(), fields, n=1)
+def meant(key: str, fields: Collection[str], prefix: str = "") -> str:
+    """The name that a misspelt one is closest to, as a question to go behind a complaint; empty: none is close.
+
+    Args:
+        key: the misspelt one, with or without the `NATSGATE_` of variables.
+        fields: the names that there are.
+        prefix: what the right one is to be shown with, then in capitals.
+    """
+    close = difflib.get_close_matches(key.lower().removeprefix(PREFIX.lower()), fields, n=1)
     return f"; did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""

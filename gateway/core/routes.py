@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Annotated, Literal, Self, get_args
 from urllib.parse import unquote_to_bytes
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from gateway.core.dialect import Transport
 from gateway.core.errors import BadRequest, Forbidden
@@ -19,6 +19,7 @@ from gateway.core.subjects import Filter, parse_filter
 from publishers.wire import MAX_SUBJECT_BYTES, InvalidId, encode_id
 
 _PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()+,;=:@-]+")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _OWN_PATHS = ("/events", "/ws", "/livez", "/readyz", "/metrics")
@@ -34,12 +35,23 @@ TYPE = "type"
 """The parameter of `publish` that comes from the client's message."""
 
 
+def is_name(text: object) -> bool:
+    """Whether a route may be called so."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError("a name is a-z 0-9 - _, such as repo-events: 63 characters at most, neither - nor _ first")
+    return text
+
+
 class RouteSpec(BaseModel):
     """One `[[route]]` of the configuration file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    name: Annotated[str, AfterValidator(_name)]
     path: str
     transports: Annotated[tuple[Transport, ...], Field(min_length=1)] = get_args(Transport)
     subjects: Annotated[tuple[str, ...], Field(min_length=1)]

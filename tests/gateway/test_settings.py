@@ -194,7 +194,7 @@ def test_check_names_every_wrong_setting(tmp_path: Path) -> None:
         "NATSGATE_DRAIN_S",
         "NATSGATE_LOG_LEVEL",
     ]
-    named += [f"{config}: route[0].path", f"{config}: route[0].subjects"]
+    named += [f"{config}: route: a: path", f"{config}: route: a: subjects"]
     refused(natsgate("serve", "--config", str(config), settings=settings), "(and 6 more; natsgate check names all)")
     done = natsgate("check", "--config", str(config), settings=settings)
     assert done.returncode == 2
