@@ -152,7 +152,11 @@ def revealed(secret: SecretStr | None) -> str | None:
 
 
 def _proxy(value: object) -> object:
-    return parse_network(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return parse_network(value)
+    if isinstance(value, Network):
+        return value
+    raise ValueError("give an address or a network as a string: 10.0.0.0/8, 192.0.2.7 or ::1")
 
 
 Proxy = Annotated[Network, BeforeValidator(_proxy)]

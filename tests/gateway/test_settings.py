@@ -135,6 +135,8 @@ TOML_SAID = {
     "heartbeat_s = true": '"true" is not a number of seconds; give one, such as 15',
     "inbound_rate = true": '"true" is not a number; give one, such as 20',
     "log_bytes = true": '"true" is not a number of bytes; give one, such as 65536 or 64MiB',
+    "trusted_proxies = [false]": "give an address or a network as a string: 10.0.0.0/8, 192.0.2.7 or ::1",
+    "trusted_proxies = [5]": "give an address or a network as a string: 10.0.0.0/8, 192.0.2.7 or ::1",
     "listen = 8080": "give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080",
     "listen = true": 'give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080 (it is "true")',
     'metrics_listen = {host = "::1", port = 9}': "give host:port, such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080",
