@@ -156,7 +156,7 @@ def _proxy(value: object) -> object:
         return parse_network(value)
     if isinstance(value, Network):
         return value
-    raise ValueError("give an address or a network as a string: 10.0.0.0/8, 192.0.2.7 or ::1")
+    raise ValueError("give an address or a network in quotes: 10.0.0.0/8, 192.0.2.7 or ::1")
 
 
 Proxy = Annotated[Network, BeforeValidator(_proxy)]
