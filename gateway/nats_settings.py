@@ -34,6 +34,9 @@ def nats_options(settings: Settings) -> dict[str, Any]:
     )
 
 
+_LOGIN = re.compile(r"//[^/]*@")
+
+
 def shape_of(settings: Settings) -> StreamShape:
     """The stream that the settings expect."""
     return StreamShape(settings.stream, settings.roots, settings.live_prefix, provision=provision_command(settings))
@@ -45,16 +48,19 @@ def bucket_of(settings: Settings) -> BucketShape:
 
 
 def provision_command(settings: Settings) -> str:
-    """The command that makes stream and bucket there: typed without its server it would make them on the default one,
-    and say that it has."""
-    if settings.nats_url == Settings.model_fields["nats_url"].default:
-        return PROVISION
-    return f"{PROVISION} --nats-url {shlex.quote(','.join(without_login(settings.nats_url)))}"
+    """The command that makes stream and bucket there. It may be typed elsewhere than where the settings are: without
+    its server it would make them on the default one, and say that it has. A login in a URL is a place to fill in."""
+    words = [PROVISION]
+    if settings.config_file is not None:
+        words += ["--config", shlex.quote(str(settings.config_file))]
+    if settings.is_given("nats_url"):
+        words += ["--nats-url", shlex.quote(",".join(_LOGIN.sub("//USER:PASSWORD@", url) for url in settings.nats_url))]
+    return " ".join(words)
 
 
 def without_login(urls: Iterable[str]) -> list[str]:
     """The URLs without user and password."""
-    return [re.sub(r"//[^/]*@", "//", url) for url in urls]
+    return [_LOGIN.sub("//", url) for url in urls]
 
 
 def place_of(settings: Settings) -> str:

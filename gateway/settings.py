@@ -71,6 +71,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     _spelled: Mapping[str, str] = PrivateAttr(default_factory=dict)
+    _config: Path | None = PrivateAttr(default=None)
 
     listen: Listen = Field(
         default=Address(host="127.0.0.1", port=8080),
@@ -223,6 +224,16 @@ class Settings(BaseModel):
         return _named(setting, self._spelled)
 
     @property
+    def config_file(self) -> Path | None:
+        """The TOML file that they were read with."""
+        return self._config
+
+    def is_given(self, setting: str) -> bool:
+        """Whether a setting was given beside the TOML file: in the environment, or on the command line."""
+        spelled = self._spelled.get(setting)
+        return spelled is not None and spelled != f"{self._config}: {setting}"
+
+    @property
     def lacks_keys(self) -> bool:
         """Whether tokens are asked for, and nothing is there to check them with."""
         return self.auth == "jwt" and not (self.jwt_secret or self.jwt_public_key or self.jwks_url)
@@ -302,7 +313,9 @@ def load_settings(
         if value is not None:
             values[key] = value
             spelled[key] = "--" + key.replace("_", "-")
-    return _settings(values, spelled, wrong, keyless=keyless)
+    settings = _settings(values, spelled, wrong, keyless=keyless)
+    settings._config = config
+    return settings
 
 
 def adopt(running: Settings, changes: Mapping[str, object]) -> Settings:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gateway.core.cursor import Cursor
 from gateway.core.errors import UpstreamAway
+from gateway.core.event import Event
 from gateway.core.feed import Feeds
 from gateway.core.hub import Hub
 from gateway.core.intake import Intake
@@ -194,10 +195,11 @@ class Source:
         if self.revocations is not None:
             self.revocations.nats_trouble(event, fields)
 
-    def _failed(self, error: Exception) -> None:
-        held = self._seldom.due("fault")
+    def _failed(self, error: Exception, event: Event) -> None:
+        held = self._seldom.due("event_failed")
         if held is not None:
-            self._logger.error("event_failed", exc_info=error, held_back=held)
+            subject = event.topic.subject[:200]
+            self._logger.error("event_failed", subject=subject, sequence=event.seq, exc_info=error, held_back=held)
 
     def _dropped(self, reason: str, subject: str) -> None:
         held = self._seldom.due(reason)

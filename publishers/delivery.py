@@ -282,13 +282,13 @@ class Delivery:
     def _forbidden(self, subject: str) -> None:
         """The server let a message to this subject (in lower case: nats-py tells it so) pass to nobody."""
         meant = [entry for entry in self.outbox.flying.values() if entry.subject.lower() == subject]
-        if len({entry.subject for entry in meant}) != 1:
-            return  # which of them is not said; none is acknowledged, so it is tried again
-        for entry in meant:
-            if not entry.in_doubt:  # of an attempt before that one, nobody knows
-                what = f"the NATS login may not publish to {entry.subject}"
-                mend = "let it (deploy/nats/README.md has a table of rights), or log in as somebody who may"
-                self._conclude(entry, Refused(f"{what}: it is not stored; {mend}", code=403, err_code=0))
+        # Of several it is not said which one: rights may change between them. They are tried again, one by one at last.
+        # And of an attempt before this one nobody knows.
+        if len(meant) == 1 and not meant[0].in_doubt:
+            (entry,) = meant
+            what = f"the NATS login may not publish to {entry.subject}"
+            mend = "let it (deploy/nats/README.md has a table of rights), or log in as somebody who may"
+            self._conclude(entry, Refused(f"{what}: it is not stored; {mend}", code=403, err_code=0))
 
     def _retry(self, entry: Entry, reason: str) -> None:
         """The attempt failed on a connection that works."""

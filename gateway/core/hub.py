@@ -334,7 +334,11 @@ class Hub:
         if fault is not None:
             fan_out.fault, fan_out.failed = None, []
             for reader in failed:
-                reader.sink.failed()
+                try:
+                    reader.sink.failed()
+                except Exception as error:  # it cannot be told either: then nothing more is written to it
+                    fault = error
+                    self.leave(reader)
         return fault
 
     def _wake_ahead(self) -> None:

@@ -60,7 +60,7 @@ class Log:
         self.incarnation = ""
         self.dropped: Counter[DropReason] = Counter(dict.fromkeys(get_args(DropReason), 0))
         self.on_drop: Callable[[str, str], None] | None = None
-        self.on_fault: Callable[[Exception], None] = _raised
+        self.on_fault: Callable[[Exception, Event], None] = _raised
         self.prefix = b""
         self.reset("", 0)
 
@@ -133,7 +133,7 @@ class Log:
             return event.checked()
         except Exception as error:
             event.drop()
-            self.on_fault(error)
+            self.on_fault(error, event)
             return "fault"
 
     def settle(self, events: list[Event]) -> list[Event]:
@@ -206,5 +206,5 @@ class Log:
         return len(self._index)
 
 
-def _raised(error: Exception) -> None:
+def _raised(error: Exception, event: Event) -> None:
     raise error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.nats_settings import bucket_of, place_of, shape_of
+from gateway.nats_settings import bucket_of, place_of, provision_command, shape_of
 from gateway.settings import Settings, load_settings
 from tests.support.command import natsgate
 from tests.support.eventually import wait_until
@@ -59,14 +59,16 @@ async def test_each_command_says_where_it_has_worked(tmp_path: Path) -> None:
 
 
 async def test_the_mend_that_is_printed_mends_the_nats_that_is_meant(tmp_path: Path) -> None:
-    """With NATS_URL in a TOML file: what `check` and `serve` tell to run, run without that file, makes the stream
-    where the gateway looks for it."""
+    """What `check` and `serve` tell to run makes the stream where the gateway looks for it, with NATS_URL in a TOML
+    file or in the environment, in a shell that has neither."""
     async with NatsServer(tmp_path / "nats") as server:
         config = tmp_path / "natsgate.toml"
         config.write_text(f'nats_url = "{server.url}"\nauth = "none"\n')
         done = await asyncio.to_thread(natsgate, "check", "--config", str(config), settings={})
         assert done.returncode == 2
         (command,) = [line.partition("run: ")[2] for line in done.stdout.splitlines() if "no stream EVENTS" in line]
+        assert command == f"natsgate provision --config {config}"
+        command = f"natsgate provision --nats-url {server.url}"
         async with Gateway(tmp_path / "gateway", server.url, {"AUTH": "none"}) as gateway:
             said = [f"there is no stream EVENTS; run: {command}"]
             await asyncio.to_thread(
@@ -82,14 +84,25 @@ async def test_the_mend_that_is_printed_mends_the_nats_that_is_meant(tmp_path: P
 @pytest.mark.parametrize(
     ("url", "place", "command"),
     [
-        ("nats://127.0.0.1:4222", "127.0.0.1:4222", "natsgate provision"),
-        ("nats://a:pw@[::1]", "[::1]:4222", "natsgate provision --nats-url 'nats://[::1]'"),
+        ("nats://127.0.0.1:4222", "127.0.0.1:4222", "natsgate provision --nats-url nats://127.0.0.1:4222"),
+        ("nats://a:pw@[::1]", "[::1]:4222", "natsgate provision --nats-url 'nats://USER:PASSWORD@[::1]'"),
         ("nats://a,tls://b:5", "one of a:4222 b:5", "natsgate provision --nats-url nats://a,tls://b:5"),
     ],
 )
 def test_servers_in_words(url: str, place: str, command: str) -> None:
-    """The default server needs no option; others are named for a shell, without a login; of several it is said that it
-    is one of them."""
+    """Servers are named for a shell, with a place for the login; of several it is said that it is one of them."""
     settings = of(url)
     assert place_of(settings) == place
     assert {shape_of(settings).provision, bucket_of(settings).provision} == {command}
+
+
+def test_the_command_names_what_the_settings_came_from(tmp_path: Path) -> None:
+    """The default server needs no option; a TOML file is named, and has the stream's name too; what wins over it is
+    named beside it."""
+    config = tmp_path / "natsgate.toml"
+    config.write_text('nats_url = "nats://n1"\nstream = "OTHER"\n')
+    none = {"NATSGATE_AUTH": "none"}
+    assert provision_command(load_settings(none)) == "natsgate provision"
+    assert provision_command(load_settings(none, config)) == f"natsgate provision --config {config}"
+    both = provision_command(load_settings(none, config, {"nats_url": "nats://n2"}))
+    assert both == f"natsgate provision --config {config} --nats-url nats://n2"
