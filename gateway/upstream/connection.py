@@ -305,6 +305,12 @@ async def _shut(client: _Client) -> None:
     try:
         with contextlib.suppress(Exception):  # it is being thrown away, in whatever state it is
             await asyncio.wait_for(client.close(), timeout=CLOSE_TIMEOUT_S)
+        # Once is not enough: `asyncio.wait_for` of Python 3.11, in which it connects, loses a cancellation that comes in
+        # the same moment as the connection, which then would live on unknown to anybody.
+        reconnecting = client._reconnection_task
+        while reconnecting is not None and not reconnecting.done():
+            reconnecting.cancel()
+            await asyncio.wait([reconnecting], timeout=CLOSE_TIMEOUT_S)
     finally:
         # What it did not close in time, as with a server that is frozen, it would keep until it is collected.
         _abandon(client)
