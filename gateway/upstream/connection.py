@@ -305,8 +305,8 @@ async def _shut(client: _Client) -> None:
     try:
         with contextlib.suppress(Exception):  # it is being thrown away, in whatever state it is
             await asyncio.wait_for(client.close(), timeout=CLOSE_TIMEOUT_S)
-        # Once is not enough: `asyncio.wait_for` of Python 3.11, in which it connects, loses a cancellation that comes in
-        # the same moment as the connection, which then would live on unknown to anybody.
+        # Once is not enough: `asyncio.wait_for` of Python 3.11, in which it connects, loses a cancellation that comes
+        # in the same moment as the connection, which then would live on unknown to anybody.
         reconnecting = client._reconnection_task
         while reconnecting is not None and not reconnecting.done():
             reconnecting.cancel()
