@@ -215,36 +215,9 @@ def publish(settings: Settings, subject: str, event: str | None, lines: bool, ms
             return
         if event not in (None, "-"):
             raise CommandFailed("--lines reads standard input; leave the event out")
-        _publish_lines(settings, subject, msg_id)
+        publishing.publish_lines(settings, subject, msg_id)
     except KeyboardInterrupt:
         die(EXIT_WRONG, "interrupted")
-
-
-def _publish_lines(settings: Settings, subject: str, msg_id: str | None) -> None:
-    import asyncio
-
-    from gateway.commands.publish import PROGRESS_S, PROGRESS_TTY_S, LinePublisher
-    from gateway.nats_settings import place_of
-
-    tty = sys.stderr.isatty()
-
-    def progress(text: str) -> None:
-        click.echo(f"\r\x1b[K{text}" if tty else f"natsgate: {text}", err=True, nl=not tty)
-
-    def complain(text: str) -> None:
-        click.echo(f"\r\x1b[Knatsgate: {text}" if tty else f"natsgate: {text}", err=True)
-
-    run = LinePublisher(settings, subject, msg_id, complain, progress, every_s=PROGRESS_TTY_S if tty else PROGRESS_S)
-    try:
-        asyncio.run(run.run())
-    finally:
-        if tty:
-            click.echo("\r\x1b[K", err=True, nl=False)
-        click.echo(run.totals.line() + (f" at {place_of(settings)}" if run.totals.last else ""))
-        if run.totals.next_line:
-            tell(f"line {run.totals.next_line} and what follows were not sent")
-    if run.totals.failed:
-        sys.exit(EXIT_WRONG)
 
 
 @main.command()

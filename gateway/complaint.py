@@ -7,8 +7,11 @@ unit that the setting's name ends in. Values with a grammar of their own say so 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from gateway.core.routes import RouteSpec, is_name
+from gateway.given import PREFIX, meant
 
 MOST_SHOWN_CHARS, MOST_SHOWN_BITS = 60, 200
 _OWN_WORDS = "Value error, "
@@ -91,3 +94,49 @@ def _quantity(error: Mapping[str, Any], default: object) -> tuple[str, str]:
     if name.endswith("_s"):
         return "a number of seconds", example
     return "a whole number" if error["type"].startswith("int_") else "a number", example
+
+
+def named(setting: str, spelled: Mapping[str, str]) -> str:
+    """A setting as its author named it."""
+    return spelled.get(setting, PREFIX + setting.upper())
+
+
+def line(
+    error: Mapping[str, Any],
+    spelled: Mapping[str, str],
+    values: Mapping[str, Any],
+    fields: Mapping[str, object],
+    *,
+    secrets: Collection[str],
+) -> str:
+    """The line about one wrong value: where it stands, as its author wrote it, and what is wrong with it.
+
+    Args:
+        error: one of `ValidationError.errors()`.
+        spelled: how each setting that was given is named where it was.
+        values: all that was given.
+        fields: the settings there are, with their defaults.
+        secrets: those whose values are never shown.
+    """
+    name = str(error["loc"][0]) if error["loc"] else ""
+    # What comes from a file is a secret, if not of this setting: the wrong file may be named.
+    secret = name not in fields or name in secrets or named(name, spelled).endswith("_FILE")
+    text = complaint(error, secret=secret, default=fields.get(name))
+    location = [str(part) for part in error["loc"]]
+    if not location:
+        location, _, text = ([text.partition(": ")[0]], "", text.partition(": ")[2])
+    key = location[0]
+    if error["type"] == "extra_forbidden" and key == "route":
+        text += meant(location[-1], RouteSpec.model_fields)
+    rest = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location[1:])
+    if key == "route" and len(location) > 1 and (name := _route_name(values, int(location[1]))):
+        within = rest.removeprefix(f"[{location[1]}]").removeprefix(".")
+        rest = f": {name}: {within}" if within else f": {name}"
+    return f"{named(key, spelled)}{rest}: {text}"
+
+
+def _route_name(values: Mapping[str, Any], number: int) -> str:
+    """What a route calls itself, which says more than its number; empty where that is no name."""
+    route = values["route"][number]
+    name = route.get("name") if isinstance(route, Mapping) else None
+    return str(name) if is_name(name) else ""

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from gateway.core.bucket import BucketShape
 from gateway.core.stream import PROVISION, StreamShape
 from gateway.settings import Settings
-from gateway.upstream.connection import connect_options
+from gateway.upstream.login import connect_options
 from gateway.values import revealed
 
 DEFAULT_PORT = 4222

@@ -29,11 +29,11 @@ from pydantic import (
     model_validator,
 )
 
-from gateway.complaint import complaint
+from gateway.complaint import line, named
 from gateway.core.errors import ConfigError
-from gateway.core.routes import RouteSpec, is_name
+from gateway.core.routes import RouteSpec
 from gateway.core.subjects import OWN_SUBJECTS
-from gateway.given import PREFIX, from_environment, from_file, meant
+from gateway.given import from_environment, from_file
 from gateway.values import (
     NUMBER,
     WHOLE,
@@ -221,7 +221,7 @@ class Settings(BaseModel):
 
     def name_of(self, setting: str) -> str:
         """A setting as its author named it: `--listen`, `natsgate.toml: listen`, else `NATSGATE_LISTEN`."""
-        return _named(setting, self._spelled)
+        return named(setting, self._spelled)
 
     @property
     def config_file(self) -> Path | None:
@@ -333,43 +333,15 @@ def _settings(
     try:
         settings = Settings(**values)
     except ValidationError as error:
-        raise ConfigError(*wrong, *(_line(each, spelled, values) for each in error.errors(include_url=False))) from None
+        fields = {name: field.default for name, field in Settings.model_fields.items()}
+        lines = [line(each, spelled, values, fields, secrets=_SECRET) for each in error.errors(include_url=False)]
+        raise ConfigError(*wrong, *lines) from None
     if settings.lacks_keys and not keyless:
-        wrong = [*wrong, f"{_named('auth', spelled)}: {NO_KEYS}: {KEYS}"]
+        wrong = [*wrong, f"{named('auth', spelled)}: {NO_KEYS}: {KEYS}"]
     if wrong:
         raise ConfigError(*wrong)
     settings._spelled = spelled
     return settings
-
-
-def _named(setting: str, spelled: Mapping[str, str]) -> str:
-    return spelled.get(setting, PREFIX + setting.upper())
-
-
-def _line(error: Mapping[str, Any], spelled: Mapping[str, str], values: Mapping[str, Any]) -> str:
-    name = str(error["loc"][0]) if error["loc"] else ""
-    field = Settings.model_fields.get(name)
-    # What comes from a file is a secret, if not of this setting: the wrong file may be named.
-    secret = field is None or name in _SECRET or _named(name, spelled).endswith("_FILE")
-    text = complaint(error, secret=secret, default=None if field is None else field.default)
-    location = [str(part) for part in error["loc"]]
-    if not location:
-        location, _, text = ([text.partition(": ")[0]], "", text.partition(": ")[2])
-    key = location[0]
-    if error["type"] == "extra_forbidden" and key == "route":
-        text += meant(location[-1], RouteSpec.model_fields)
-    rest = "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in location[1:])
-    if key == "route" and len(location) > 1 and (name := _route_name(values, int(location[1]))):
-        within = rest.removeprefix(f"[{location[1]}]").removeprefix(".")
-        rest = f": {name}: {within}" if within else f": {name}"
-    return f"{_named(key, spelled)}{rest}: {text}"
-
-
-def _route_name(values: Mapping[str, Any], number: int) -> str:
-    """What a route calls itself, which says more than its number; empty where that is no name."""
-    route = values["route"][number]
-    name = route.get("name") if isinstance(route, Mapping) else None
-    return str(name) if is_name(name) else ""
 
 
 def log_format(settings: Settings) -> str:

@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Collection
 from typing import Any
 
-import orjson
-
+from publishers.answer import forbidden, read_answer
 from publishers.errors import (
     BufferFull,
     FlushTimeout,
@@ -256,28 +255,14 @@ class Delivery:
         entry = self.outbox.entries.get(number)
         if entry is None:
             return  # the answer to an attempt that was repeated
-        if status is not None:
-            no_stream = f"no stream stores {entry.subject}: provision it, or use one of its roots"
-            self._retry(entry, no_stream if status == "503" else f"{entry.subject}: NATS answered {status}")
+        outcome = read_answer(entry.subject, data, status)
+        if isinstance(outcome, str):
+            self._retry(entry, outcome)
             return
-        try:
-            answer = orjson.loads(data)
-            error = answer.get("error")
-            ack = None if error else Ack(answer["stream"], answer["seq"], answer.get("duplicate", False))
-        except (orjson.JSONDecodeError, AttributeError, KeyError):
-            self._retry(entry, f"{entry.subject}: something that is no stream answered {data[:80]!r}")
-            return
-        if ack is not None:
+        if isinstance(outcome, Ack):
             self.acknowledged += 1
-            self.duplicates += ack.duplicate
-            self._conclude(entry, ack)
-            return
-        code, err_code = error.get("code", 0), error.get("err_code", 0)
-        said = f"{entry.subject}: {error.get('description')} (code {code}, err_code {err_code})"
-        if code == 400:
-            self._conclude(entry, Refused(f"the stream refused {said}", code=code, err_code=err_code))
-        else:
-            self._retry(entry, f"the stream did not store {said}")
+            self.duplicates += outcome.duplicate
+        self._conclude(entry, outcome)
 
     def _forbidden(self, subject: str) -> None:
         """The server let a message to this subject (in lower case: nats-py tells it so) pass to nobody."""
@@ -285,10 +270,7 @@ class Delivery:
         # Of several it is not said which one: rights may change between them. They are tried again, one by one at last.
         # And of an attempt before this one nobody knows.
         if len(meant) == 1 and not meant[0].in_doubt:
-            (entry,) = meant
-            what = f"the NATS login may not publish to {entry.subject}"
-            mend = "let it (deploy/nats/README.md has a table of rights), or log in as somebody who may"
-            self._conclude(entry, Refused(f"{what}: it is not stored; {mend}", code=403, err_code=0))
+            self._conclude(meant[0], forbidden(meant[0].subject))
 
     def _retry(self, entry: Entry, reason: str) -> None:
         """The attempt failed on a connection that works."""

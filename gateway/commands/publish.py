@@ -11,10 +11,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import click
+
 import publishers
+from gateway.commands.entry import tell
 from gateway.commands.input_lines import LineTooLong, read_lines, read_pieces
 from gateway.commands.nats_session import DEFAULT_WAIT_S
-from gateway.commands.outcome import CommandFailed, NatsNotReached
+from gateway.commands.outcome import EXIT_WRONG, CommandFailed, NatsNotReached
+from gateway.nats_settings import place_of
 from gateway.settings import Settings
 from gateway.values import revealed
 from publishers.errors import BufferFull, FlushTimeout, NatsUnreachable, PublishError
@@ -243,3 +247,29 @@ class LinePublisher:
             await asyncio.sleep(self._every_s)
             rate = self.totals.stored / (time.monotonic() - begun)
             self._progress(f"{self.totals.line()} ({rate:.0f}/s)")
+
+
+def publish_lines(settings: Settings, subject: str, msg_id: str | None) -> None:
+    """Store what standard input holds, one event a line, with a line of progress now and then, and the totals at last.
+
+    Ends the command with exit code 2 when something was not stored.
+    """
+    tty = sys.stderr.isatty()
+
+    def progress(text: str) -> None:
+        click.echo(f"\r\x1b[K{text}" if tty else f"natsgate: {text}", err=True, nl=not tty)
+
+    def complain(text: str) -> None:
+        click.echo(f"\r\x1b[Knatsgate: {text}" if tty else f"natsgate: {text}", err=True)
+
+    run = LinePublisher(settings, subject, msg_id, complain, progress, every_s=PROGRESS_TTY_S if tty else PROGRESS_S)
+    try:
+        asyncio.run(run.run())
+    finally:
+        if tty:
+            click.echo("\r\x1b[K", err=True, nl=False)
+        click.echo(run.totals.line() + (f" at {place_of(settings)}" if run.totals.last else ""))
+        if run.totals.next_line:
+            tell(f"line {run.totals.next_line} and what follows were not sent")
+    if run.totals.failed:
+        sys.exit(EXIT_WRONG)

@@ -90,3 +90,21 @@ class FanOut:
         finally:
             self.running = False
         return True
+
+    def end_failed(self, leave: Callable[[Reader], None]) -> Exception | None:
+        """After a fault of ours, which is returned: those who may lack something are ended before they get what comes
+        behind it. They know where they were, and come back there: never a silent hole.
+
+        Args:
+            leave: what stops serving a reader that cannot be told either.
+        """
+        fault, failed = self.fault, self.failed
+        if fault is not None:
+            self.fault, self.failed = None, []
+            for reader in failed:
+                try:
+                    reader.sink.failed()
+                except Exception as error:
+                    fault = error
+                    leave(reader)
+        return fault

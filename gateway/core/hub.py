@@ -318,28 +318,13 @@ class Hub:
             for reader in self._stalled:
                 self.stall(reader)
             self._stalled.clear()
-            fault = self._end_failed() or fault
+            fault = self.fan_out.end_failed(self.leave) or fault
         self.log.evict()
         self._wake_ahead()
         if wrote and self.on_flush is not None:
             self.on_flush()
         if fault is not None:
             raise fault
-
-    def _end_failed(self) -> Exception | None:
-        """After a fault of ours in fan-out, which is returned: those who may lack something are ended before they get
-        what comes behind it. They know where they were, and come back there: never a silent hole."""
-        fan_out = self.fan_out
-        fault, failed = fan_out.fault, fan_out.failed
-        if fault is not None:
-            fan_out.fault, fan_out.failed = None, []
-            for reader in failed:
-                try:
-                    reader.sink.failed()
-                except Exception as error:  # it cannot be told either: then nothing more is written to it
-                    fault = error
-                    self.leave(reader)
-        return fault
 
     def _wake_ahead(self) -> None:
         for reader in self._ahead.reached(self.flushed):

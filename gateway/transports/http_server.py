@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import re
 import socket
 from collections.abc import Callable, Generator
 from functools import partial
@@ -36,9 +35,11 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from gateway.core.host_header import says_whose_it_is
 from gateway.transports import early
 from gateway.transports.connection import Connection
 from gateway.transports.early import Refusal
+from gateway.transports.hand_over import Gone, hand_over
 from gateway.transports.limits import EARLY_BYTES, KEEP_ALIVE_S, MOST_EARLY_BYTES, MOST_PIPELINED, Limits
 from gateway.transports.sockets import BACKLOG
 
@@ -48,9 +49,6 @@ DETACH = "natsgate.detach"
 PIECE_BYTES = 16 * 1024
 """What is parsed before limits are looked at: a read may bring more than they allow."""
 
-HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[\w:.~%-]+\])(?::\d*)?")
-"""`uri-host [ ":" port ]` (RFC 9110, section 7.2), as far as it is not looked up: an empty host is one."""
-
 ACCEPTS_A_TURN = 16
 """Connections accepted in one turn of the loop. libuv takes one for each listening descriptor; when events go to
 thousands of clients a turn is long, and at one each a herd would wait for minutes."""
@@ -59,19 +57,6 @@ thousands of clients a turn is long, and at one each a herd would wait for minut
 # headers) and whose refusal is silence. By then it is within MAX_HEADER_BYTES.
 websockets.http11.MAX_LINE_LENGTH = 2**20
 websockets.http11.MAX_NUM_HEADERS = 2**16
-
-
-class _Gone:
-    """Stands in for the transport of a protocol that no longer has one."""
-
-    def is_closing(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-    def write(self, data: bytes) -> None:
-        """There is nobody to write to."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -176,7 +161,8 @@ class HttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if self.limits.header_bytes and size > self.limits.header_bytes:
             self._stop_parsing(early.TOO_LARGE)
-        if not self._has_host():
+        hosts = [value for name, value in self.headers if name == b"host"]
+        if not says_whose_it_is(hosts, self.parser.get_http_version()):
             self._stop_parsing(early.NO_HOST)
         # Else the socket is handed over twice, and who had it first never hears that the client goes.
         impatient = self._answering is not None and self.parser.should_upgrade() and self._should_upgrade()
@@ -186,14 +172,6 @@ class HttpProtocol(HttpToolsProtocol):
         # Of this request's cycle: a pipelined one may have taken its place by the time the endpoint runs.
         detach = partial(self._detach, self.cycle)
         self.scope["extensions"] = cast("dict[str, dict[object, object]]", {DETACH: detach})
-
-    def _has_host(self) -> bool:
-        """Whether the request says whose it is as it has to (RFC 9112, section 3.2): of those before HTTP/1.1 none
-        need to."""
-        hosts = [value for name, value in self.headers if name == b"host"]
-        if not hosts:
-            return self.parser.get_http_version() != "1.1"
-        return len(hosts) == 1 and HOST.fullmatch(hosts[0].strip(b" \t")) is not None
 
     def _stop_parsing(self, refusal: Refusal) -> None:
         self._refusal = refusal
@@ -246,12 +224,12 @@ class HttpProtocol(HttpToolsProtocol):
             return  # the client went while its request was looked at
         self._unset_keepalive_if_required()
         self.limits.waiting.pop(self, None)
-        transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
+        transport, self.transport = self.transport, cast(asyncio.Transport, Gone())
         self.connections.discard(self)
         self.pipeline.clear()
         self._let_go()
         full = self.flow.write_paused
-        _hand_over(transport, connection, cast("set[object]", self.connections), full=full)
+        hand_over(transport, connection, cast("set[object]", self.connections), full=full)
 
 
 def _bad_handshake(status: object, text: str) -> websockets.http11.Response:
@@ -303,25 +281,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.transport.is_closing():
             return  # the client went while its handshake was looked at
         self.stop_keepalive()
-        transport, self.transport = self.transport, cast(asyncio.Transport, _Gone())
+        transport, self.transport = self.transport, cast(asyncio.Transport, Gone())
         self.disconnected = True
         self.connections.discard(self)
         vars(self.conn).clear()  # a generator in it refers to it
         self.scope.pop("extensions", None)
         full = not self.writable.is_set()
         sent = self._taken_early()
-        _hand_over(transport, connection, cast("set[object]", self.connections), full=full)
+        hand_over(transport, connection, cast("set[object]", self.connections), full=full)
         if sent and connection.transport is not None:
             connection.data_received(sent)
-
-
-def _hand_over(transport: asyncio.Transport, connection: Connection, connections: set[object], *, full: bool) -> None:
-    transport.set_protocol(connection)
-    if not transport.is_reading():
-        transport.resume_reading()  # or nobody would notice that the client goes
-    connection.attach(transport, connections)
-    if full and connection.transport is not None and not connection.paused:
-        connection.pause_writing()  # by answers of before: who gave them was told, and nobody is told twice
 
 
 class HttpServer(uvicorn.Server):

@@ -6,9 +6,10 @@ connected and deaf; its own dispatch costs a task and a queue per subscription a
 and after an authorization error during a reconnect it closes for good. So taps are dispatched here, by subscription
 id, with headers left as bytes and every exception caught; and a closed client is replaced by a new one.
 
-Its parser, too, has a gap: it lets the space between the two sizes of an `HMSG` run over the end of the line, into the
-headers. Whoever may publish anything that we hear could write headers that begin with digits, and what follows would be
-taken for the protocol: forged messages of any subject. The pattern is replaced by one that stays in its line.
+Its parser, too, has gaps. It lets the space between the two sizes of an `HMSG` run over the end of the line, into the
+headers: whoever may publish anything that we hear could write headers that begin with digits, and what follows would be
+taken for the protocol, forged messages of any subject. And it parts a line at all whitespace that Python knows, where
+nats-server does at spaces only. The patterns are replaced by ones that stay in their line and field.
 """
 
 from __future__ import annotations
@@ -16,20 +17,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.parse import ParseResult
 
 import nats.errors
 import nats.protocol.parser
-import nkeys  # type: ignore[import-untyped]
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from gateway.core.errors import ConfigError, UpstreamAway
+from gateway.core.errors import UpstreamAway
 from gateway.core.schedule import backoff
 
 PING_INTERVAL_S = 5
@@ -104,7 +102,7 @@ class NatsConnection:
     """One connection to NATS, kept up for as long as it runs.
 
     Args:
-        options: what `nats.connect` takes (see `connect_options`).
+        options: what `nats.connect` takes (see `gateway.upstream.login`).
         random: for jitter.
         on_change: called with True when the connection is up (again), with False when it went.
         on_trouble: called with an event name and fields, for the log.
@@ -315,62 +313,3 @@ async def _shut(client: _Client) -> None:
         # What it did not close in time, as with a server that is frozen, it would keep until it is collected.
         _abandon(client)
         await asyncio.sleep(0)  # asyncio closes the socket in its next turn
-
-
-def connect_options(
-    *,
-    urls: tuple[str, ...],
-    name: str,
-    creds: str | None = None,
-    nkey: str | None = None,
-    user: str | None = None,
-    password: str | None = None,
-    token: str | None = None,
-    ca: str | None = None,
-    cert: str | None = None,
-    key: str | None = None,
-) -> dict[str, Any]:
-    """The part of nats-py's options that settings decide.
-
-    Raises:
-        ConfigError: credentials, a certificate or a key cannot be loaded.
-    """
-    if creds is not None:
-        _check_creds(creds)
-    if nkey is not None:
-        _check_seed(nkey)
-    options: dict[str, Any] = {"servers": list(urls), "name": name}
-    given = {
-        "user_credentials": creds,
-        "nkeys_seed_str": nkey,
-        "user": user,
-        "password": password,
-        "token": token,
-    }
-    options |= {option: value for option, value in given.items() if value is not None}
-    if ca is not None or cert is not None or any(url.startswith("tls://") for url in urls):
-        try:
-            context = ssl.create_default_context(cafile=ca)
-            if cert is not None:
-                context.load_cert_chain(cert, key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"NATSGATE_NATS_CA, NATS_CERT or NATS_KEY cannot be loaded: {error}") from None
-        options["tls"] = context
-    return options
-
-
-def _check_creds(path: str) -> None:
-    # nats-py would find out when it connects, again and again.
-    try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"NATSGATE_NATS_CREDS: {path} cannot be read: {error}") from None
-    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
-        raise ConfigError(f"NATSGATE_NATS_CREDS: {path} is no credentials file; nsc generate creds makes one")
-
-
-def _check_seed(seed: str) -> None:
-    try:
-        nkeys.from_seed(bytearray(seed.encode())).wipe()
-    except (nkeys.NkeysError, ValueError):
-        raise ConfigError("NATSGATE_NATS_NKEY is not the seed of a user's nkey (SU…)") from None

@@ -17,7 +17,8 @@ from gateway.background import end
 from gateway.core.bucket import BUCKET_SHAPE
 from gateway.core.revoked import BUCKET, Revoked
 from gateway.logs import logger
-from gateway.upstream.connection import NatsConnection, connect_options
+from gateway.upstream.connection import NatsConnection
+from gateway.upstream.login import connect_options
 from gateway.upstream.revocations import Revocations
 from tests.support.eventually import eventually
 

@@ -11,7 +11,8 @@ from random import Random
 import pytest
 
 from gateway.background import end
-from gateway.upstream.connection import NatsConnection, connect_options
+from gateway.upstream.connection import NatsConnection
+from gateway.upstream.login import connect_options
 from tests.support.eventually import eventually
 from tests.support.nats_proxy import NatsProxy
 from tests.support.nats_server import NatsServer
